@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Mainline: `struct anon_vma` and `struct anon_vma_chain` (mm/rmap.c, include/linux/rmap.h).
+
+A folio names the anon_vma of the VMA that made it. An anon_vma knows, through one anon_vma_chain (AVC) each, all
+VMAs that may map its folios: those of the process that owns it and those of all its descendants.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rmaplab.mm.flags import PAGE_SHIFT
+from rmaplab.mm.folio import Folio
+from rmaplab.mm.kernel import Kernel
+from rmaplab.mm.mm import Mm
+from rmaplab.mm.vma import Vma, anon_vma_compatible
+
+__all__ = ["AnonVma", "AnonVmaChain", "AnonVmaDesign", "vma_address"]
+
+
+class AnonVma:
+    """`struct anon_vma`.
+
+    refcount: references besides the VMAs': for a root, one for each other anon_vma of the tree and itself
+    num_children: anon_vmas whose parent this is; a root is its own
+    num_active_vmas: VMAs whose `anon_vma` points here
+    avcs: the interval tree, as a list
+    """
+
+    __slots__ = ("avcs", "num_active_vmas", "num_children", "parent", "refcount", "root")
+
+    def __init__(self) -> None:
+        self.root: AnonVma = self
+        self.parent: AnonVma = self
+        self.refcount = 1
+        self.num_children = 0
+        self.num_active_vmas = 0
+        self.avcs: list[AnonVmaChain] = []
+
+
+class AnonVmaChain:
+    """`struct anon_vma_chain`: the link of one VMA with one anon_vma."""
+
+    __slots__ = ("anon_vma", "vma")
+
+    def __init__(self, vma: Vma, anon_vma: AnonVma) -> None:
+        self.vma = vma
+        self.anon_vma = anon_vma
+
+
+def vma_address(vma: Vma, index: int, nr_pages: int) -> int | None:
+    """Where the first page of [index, index + nr_pages) that `vma` covers would be mapped in it (vma_address)."""
+    offset = index - vma.vm_pgoff
+    if offset >= 0:
+        address = vma.vm_start + (offset << PAGE_SHIFT)
+        return address if address < vma.vm_end else None
+    return vma.vm_start if offset + nr_pages > 0 else None
+
+
+class AnonVmaDesign:
+    """Mainline anon_vma."""
+
+    name = "anon_vma"
+
+    def attach(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.profile = kernel.profile
+        self._vmas = kernel.vm_area_struct
+        self._anon_vmas = kernel.anon_vma
+        self._avcs = kernel.anon_vma_chain
+
+    # --- objects
+
+    def _anon_vma_alloc(self) -> AnonVma:
+        anon_vma = AnonVma()
+        self._anon_vmas.alloc(anon_vma)
+        return anon_vma
+
+    def _link(self, vma: Vma, anon_vma: AnonVma) -> None:
+        """anon_vma_chain_alloc and anon_vma_chain_link"""
+        avc = AnonVmaChain(vma, anon_vma)
+        self._avcs.alloc(avc)
+        self._chain(vma, avc)
+
+    @staticmethod
+    def _chain(vma: Vma, avc: AnonVmaChain) -> None:
+        if vma.anon_vma_chain:
+            vma.anon_vma_chain.append(avc)
+        else:
+            vma.anon_vma_chain = [avc]
+        avc.anon_vma.avcs.append(avc)
+
+    def _put(self, anon_vma: AnonVma) -> None:
+        """put_anon_vma: the root goes with the last of its tree."""
+        anon_vma.refcount -= 1
+        if anon_vma.refcount:
+            return
+        self._anon_vmas.free(anon_vma)
+        root = anon_vma.root
+        if root is not anon_vma:
+            self._put(root)
+        del anon_vma.root, anon_vma.parent  # poison, and no reference cycles
+
+    # --- hook 1
+
+    def anon_vma_prepare(self, vma: Vma) -> None:
+        """__anon_vma_prepare: the neighbour's anon_vma if the two VMAs may merge one day, else a new one."""
+        avc = AnonVmaChain(vma, None)  # type: ignore[arg-type]
+        self._avcs.alloc(avc)
+        anon_vma = self._find_mergeable(vma)
+        if anon_vma is None:
+            anon_vma = self._anon_vma_alloc()
+            anon_vma.num_children += 1  # self-parent link of a new root
+        with self.kernel.locks.anon_vma_write(anon_vma):
+            vma.anon_vma = anon_vma
+            avc.anon_vma = anon_vma
+            self._chain(vma, avc)
+            anon_vma.num_active_vmas += 1
+
+    def _find_mergeable(self, vma: Vma) -> AnonVma | None:
+        """find_mergeable_anon_vma: only from a neighbour that has no other anon_vma (reusable_anon_vma)"""
+        prev, next_ = vma.vm_mm.prev_next(vma)
+        if next_ is not None and len(next_.anon_vma_chain) == 1 and anon_vma_compatible(vma, next_):
+            return next_.anon_vma  # type: ignore[no-any-return]
+        if prev is not None and len(prev.anon_vma_chain) == 1 and anon_vma_compatible(prev, vma):
+            return prev.anon_vma  # type: ignore[no-any-return]
+        return None
+
+    # --- hook 2
+
+    def folio_set_anon(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
+        """__folio_set_anon: a page that may be shared belongs to the oldest anon_vma, which all sharers are in."""
+        anon_vma = vma.anon_vma
+        folio.mapping = anon_vma if exclusive else anon_vma.root
+        folio.index = vma.vm_pgoff + ((address - vma.vm_start) >> PAGE_SHIFT)
+
+    def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
+        """folio_move_anon_rmap: from an ancestor's anon_vma to our own, so that walks visit fewer VMAs."""
+        folio.mapping = vma.anon_vma
+
+    # --- hook 3
+
+    def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+        """rmap_walk_anon: the VMAs of the interval tree that overlap the folio's indices"""
+        anon_vma: AnonVma = folio.mapping
+        index, nr_pages = folio.index, folio.nr_pages
+        with self.kernel.locks.anon_vma_read(anon_vma):
+            for avc in anon_vma.avcs:
+                address = vma_address(avc.vma, index, nr_pages)
+                if address is not None:
+                    yield avc.vma, address
+
+    # --- hook 4
+
+    def folio_get_anon_vma(self, folio: Folio) -> Any:
+        """folio_get_anon_vma: a reference, if the folio is still mapped"""
+        if not folio.mapcount:
+            return None
+        folio.mapping.refcount += 1
+        return folio.mapping
+
+    def put_anon_vma(self, pinned: Any) -> None:
+        self._put(pinned)
+
+    # --- hook 5
+
+    def anon_vma_fork(self, vma: Vma, pvma: Vma) -> None:
+        """anon_vma_fork: link the child with all of the parent's anon_vmas, then give it one of its own unless
+        anon_vma_clone found an old one to reuse"""
+        if pvma.anon_vma is None:
+            return
+        vma.anon_vma = None
+        self.anon_vma_clone(vma, pvma)
+        if vma.anon_vma is not None:
+            return
+        anon_vma = self._anon_vma_alloc()
+        anon_vma.num_active_vmas += 1
+        avc = AnonVmaChain(vma, anon_vma)
+        self._avcs.alloc(avc)
+        parent: AnonVma = pvma.anon_vma
+        anon_vma.root = parent.root
+        anon_vma.parent = parent
+        anon_vma.root.refcount += 1
+        vma.anon_vma = anon_vma
+        with self.kernel.locks.anon_vma_write(anon_vma):
+            self._chain(vma, avc)
+            parent.num_children += 1
+
+    # --- hook 6
+
+    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> None:
+        """Nothing: the child is linked with the anon_vma that the folio names already."""
+
+    # --- hook 7
+
+    def anon_vma_clone(self, dst: Vma, src: Vma) -> None:
+        """anon_vma_clone: link `dst` with every anon_vma of `src`, oldest first
+
+        At fork `dst.anon_vma` is None, and the first anon_vma that no VMA and at most one child uses becomes the
+        child's own: that bounds the tree under processes that fork and exit forever.
+        """
+        for pavc in src.anon_vma_chain:
+            anon_vma = pavc.anon_vma
+            self._link(dst, anon_vma)
+            if (
+                dst.anon_vma is None
+                and src.anon_vma is not None
+                and anon_vma.num_children < 2
+                and anon_vma.num_active_vmas == 0
+            ):
+                dst.anon_vma = anon_vma
+        if dst.anon_vma is not None:
+            dst.anon_vma.num_active_vmas += 1
+
+    def dup_anon_vma(self, dst: Vma, src: Vma) -> None:
+        """dup_anon_vma: a merge target without an anon_vma takes over that of the VMA it grows over"""
+        if src.anon_vma is not None and dst.anon_vma is None:
+            dst.anon_vma = src.anon_vma
+            self.anon_vma_clone(dst, src)
+
+    def unlink_anon_vmas(self, vma: Vma) -> None:
+        """unlink_anon_vmas, newest link first; anon_vmas that became empty are freed in a second pass, outside the
+        lock of their root, and the root last"""
+        chain = vma.anon_vma_chain
+        if not chain:
+            return
+        empty = []
+        with self.kernel.locks.anon_vma_write(chain[0].anon_vma):
+            for avc in reversed(chain):
+                anon_vma = avc.anon_vma
+                anon_vma.avcs.remove(avc)
+                if not anon_vma.avcs:
+                    anon_vma.parent.num_children -= 1
+                    empty.append(avc)
+                    continue
+                self._avcs.free(avc)
+            if vma.anon_vma is not None:
+                vma.anon_vma.num_active_vmas -= 1
+                vma.anon_vma = None
+        for avc in empty:
+            self._put(avc.anon_vma)
+            self._avcs.free(avc)
+        vma.anon_vma_chain = ()
+
+    def is_mergeable_anon_vma(
+        self, target: Vma, anon_vma: Any, source: Vma | None, copied_from: Vma | None
+    ) -> bool:
+        """is_mergeable_anon_vma"""
+        target_anon_vma = target.anon_vma
+        if not self.profile.merge_asks_uncowed_parents:
+            if (target_anon_vma is None or anon_vma is None) and len(target.anon_vma_chain) == 1:
+                return True
+            return target_anon_vma is anon_vma
+        if target_anon_vma is None and anon_vma is not None:
+            return not _had_uncowed_parents(source) and not _had_uncowed_parents(copied_from)
+        if target_anon_vma is not None and anon_vma is None:
+            return not _had_uncowed_parents(target)
+        return target_anon_vma is anon_vma
+
+    def same_anon_vma(self, one: Vma, other: Vma) -> bool:
+        return one.anon_vma is None or other.anon_vma is None or one.anon_vma is other.anon_vma
+
+    def anon_vma_lock(self, vma: Vma) -> AbstractContextManager[Any]:
+        if vma.anon_vma is None:
+            return nullcontext()
+        return self.kernel.locks.anon_vma_write(vma.anon_vma)  # type: ignore[no-any-return]
+
+    # --- hook 8
+
+    def vm_area_alloc(self, mm: Mm) -> Vma:
+        vma = Vma(mm, 0, 0, 0, 0, None)
+        self._vmas.alloc(vma)
+        return vma
+
+    def vm_area_dup(self, orig: Vma, mm: Mm) -> Vma:
+        vma = Vma(mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags, orig.vm_file)
+        vma.anon_vma = orig.anon_vma
+        self._vmas.alloc(vma)
+        return vma
+
+    def vm_area_free(self, vma: Vma) -> None:
+        self._vmas.free(vma)
+
+    # --- hook 9
+
+    def copy_vma(self, vma: Vma, pgoff_kept: bool) -> None:
+        """Nothing: anon_vma_clone links the copy, and the index of a page moves with its VMA."""
+
+    def move_page_tables(self, folio: Folio, vma: Vma, new_vma: Vma) -> None:
+        """Nothing, for the same reason."""
+
+
+def _had_uncowed_parents(vma: Vma | None) -> bool:
+    """vma_had_uncowed_parents: forked, and still linked with the anon_vmas of its parents"""
+    return vma is not None and vma.anon_vma is not None and len(vma.anon_vma_chain) != 1

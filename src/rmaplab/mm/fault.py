@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Page faults that concern anonymous memory (mm/memory.c, mm/huge_memory.c)."""
+
+from typing import TYPE_CHECKING
+
+from rmaplab.mm.flags import (
+    PAGE_SHIFT,
+    PMD_SIZE,
+    VM_ACCESS_FLAGS,
+    VM_HUGEPAGE,
+    VM_HUGETLB,
+    VM_LOCKONFAULT,
+    VM_NOHUGEPAGE,
+    VM_SHARED,
+    VM_SPECIAL,
+    VM_WRITE,
+)
+from rmaplab.mm.pagetable import ENTRY_SHIFT, PRESENT, WRITE
+from rmaplab.mm.vma import Vma
+from rmaplab.mm.zap import split_huge_pmd
+
+if TYPE_CHECKING:
+    from rmaplab.mm.mm import Mm
+
+__all__ = ["anon_write_fault", "handle_mm_fault", "populate_range", "prepare", "vmf_anon_prepare"]
+
+
+def prepare(vma: Vma) -> None:
+    """Give `vma` what it needs for its first anonymous page. Mmap lock held (anon_vma_prepare)."""
+    if vma.anon_vma is None:
+        vma.vm_mm.kernel.hooks.anon_vma_prepare(vma)
+
+
+def vmf_anon_prepare(vma: Vma) -> None:
+    """The same from a fault, which gives up the VMA lock for the mmap lock first (__vmf_anon_prepare)."""
+    if vma.anon_vma is None:
+        mm = vma.vm_mm
+        with mm.kernel.locks.mmap_read(mm):
+            mm.kernel.hooks.anon_vma_prepare(vma)
+
+
+def _huge_possible(mm: "Mm", vma: Vma, address: int) -> bool:
+    """May a fault at `address` be served by a PMD-sized folio? (thp_vma_allowable_order)"""
+    flags = vma.vm_flags
+    if not flags & VM_HUGEPAGE and (mm.kernel.thp != "always" or flags & VM_NOHUGEPAGE):
+        return False
+    if mm.kernel.thp == "never" or not vma.is_anonymous():
+        return False
+    start = address & -PMD_SIZE
+    return vma.vm_start <= start and start + PMD_SIZE <= vma.vm_end
+
+
+def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
+    """A fault of the task at `address` (bytes). Returns False if no VMA is there (a stack may grow, or SIGSEGV)."""
+    vma = mm.vma_lookup(address)
+    if vma is None:
+        return False
+    flags = vma.vm_flags
+    if write:
+        if flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
+            if vma.anon_vma is None:
+                vmf_anon_prepare(vma)
+            with mm.kernel.locks.vma_read(vma):
+                anon_write_fault(mm, vma, address)
+    elif flags & VM_ACCESS_FLAGS and (flags & VM_HUGEPAGE or mm.kernel.thp == "always"):
+        # do_huge_pmd_anonymous_page prepares before it knows that the huge zero folio is enough
+        vpn = address >> PAGE_SHIFT
+        if _huge_possible(mm, vma, address) and vpn >> 9 not in mm.pgd:
+            vmf_anon_prepare(vma)
+    return True
+
+
+def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
+    """A write to a private page: a new anonymous page, or copy-on-write."""
+    kernel = mm.kernel
+    vpn = address >> PAGE_SHIFT
+    i = vpn >> 9
+    table = mm.pgd.get(i)
+    if table is None:
+        if (vma.vm_flags & VM_HUGEPAGE or kernel.thp == "always") and _huge_possible(mm, vma, address):
+            _do_huge_pmd_anonymous_page(mm, vma, i)
+            return
+        table = mm.pgd[i] = {}
+    elif isinstance(table, int):
+        if table & WRITE:
+            return
+        table = split_huge_pmd(mm, i)  # do_huge_pmd_wp_page falls back to the small page
+    entry = table.get(vpn)
+    if entry is None:
+        folio = kernel.mem.alloc()
+        kernel.hooks.folio_set_anon(folio, vma, address, True)
+        folio.exclusive = 1
+        folio.mapcount = 1
+        with kernel.locks.page_table(mm, address):
+            table[vpn] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
+    elif not entry & WRITE:
+        _do_wp_page(mm, vma, address, vpn, table, entry)
+
+
+def _do_huge_pmd_anonymous_page(mm: "Mm", vma: Vma, i: int) -> None:
+    """Map a new folio of 512 pages with one PMD entry (__do_huge_pmd_anonymous_page)."""
+    kernel = mm.kernel
+    folio = kernel.mem.alloc(PMD_SIZE >> PAGE_SHIFT)
+    kernel.hooks.folio_set_anon(folio, vma, i << 21, True)
+    folio.exclusive = (1 << folio.nr_pages) - 1
+    folio.mapcount = 1
+    with kernel.locks.page_table(mm, i << 21):
+        mm.pgd[i] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
+
+
+def _do_wp_page(mm: "Mm", vma: Vma, address: int, vpn: int, table: dict[int, int], entry: int) -> None:
+    """A write to a present, write-protected page (do_wp_page)."""
+    kernel = mm.kernel
+    folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
+    assert folio is not None
+    bit = 1 << ((entry >> ENTRY_SHIFT) - folio.pfn)
+    if folio.exclusive & bit:
+        table[vpn] = entry | WRITE
+        return
+    if folio.nr_pages == 1 and folio.mapcount == 1 and not folio.refs:  # wp_can_reuse_anon_folio
+        with kernel.locks.folio(folio):
+            kernel.hooks.folio_move_anon_rmap(folio, vma)
+        folio.exclusive = 1
+        table[vpn] = entry | WRITE
+        return
+    copy = kernel.mem.alloc()  # wp_page_copy
+    kernel.hooks.folio_set_anon(copy, vma, address, True)
+    copy.exclusive = 1
+    copy.mapcount = 1
+    with kernel.locks.page_table(mm, address):
+        table[vpn] = copy.pfn << ENTRY_SHIFT | PRESENT | WRITE
+    folio.mapcount -= 1
+    if not folio.mapcount and not folio.refs:
+        kernel.mem.free(folio)
+
+
+def populate_range(mm: "Mm", start: int, end: int, write: bool | None = None, stop: bool = False) -> None:
+    """Fault in [start, end) as mlock, MAP_POPULATE and MADV_POPULATE_* do (populate_vma_page_range).
+
+    write: None = as the VMA allows, else for writing or for reading
+    stop: give up at the first hole or VMA that cannot be accessed
+    """
+    position = start
+    for vma in mm.vmas_in(start, end):
+        if stop and vma.vm_start > position:
+            return
+        position = vma.vm_end
+        flags = vma.vm_flags
+        if flags & VM_SPECIAL or (write is None and flags & VM_LOCKONFAULT):
+            continue
+        writes = write
+        if writes is None:
+            writes = flags & (VM_WRITE | VM_SHARED) == VM_WRITE
+        if write and not flags & VM_WRITE:
+            return
+        if not flags & VM_ACCESS_FLAGS:
+            if stop:
+                return
+            continue
+        low, high = max(start, vma.vm_start), min(end, vma.vm_end)
+        if writes and not flags & VM_SHARED:
+            prepare(vma)
+            if flags & VM_HUGETLB:
+                continue
+            for address in range(low, high, 1 << PAGE_SHIFT):
+                anon_write_fault(mm, vma, address)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""fork: copying an address space (dup_mmap in kernel/fork.c, copy_page_range in mm/memory.c)."""
+
+from typing import TYPE_CHECKING
+
+from rmaplab.mm.flags import VM_DONTCOPY, VM_LOCKED_MASK, VM_SHARED, VM_WIPEONFORK
+from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, tables_in
+
+if TYPE_CHECKING:
+    from rmaplab.mm.mm import Mm
+    from rmaplab.mm.vma import Vma
+
+__all__ = ["dup_mm"]
+
+
+def dup_mm(oldmm: "Mm") -> "Mm":
+    """The child's copy of `oldmm`."""
+    kernel = oldmm.kernel
+    hooks = kernel.hooks
+    mm = kernel.mm_alloc()
+    mm.brk = oldmm.brk
+    with kernel.locks.mmap_write(oldmm):
+        for pvma in oldmm.vmas:
+            if pvma.vm_flags & VM_DONTCOPY:
+                continue
+            kernel.locks.vma_start_write(pvma)
+            vma = hooks.vm_area_dup(pvma, mm)
+            if vma.vm_flags & VM_WIPEONFORK:
+                vma.anon_vma = None  # the child starts unfaulted
+            else:
+                hooks.anon_vma_fork(vma, pvma)
+            vma.vm_flags &= ~VM_LOCKED_MASK
+            mm.starts.append(vma.vm_start)
+            mm.vmas.append(vma)
+            if pvma.anon_vma is not None and not pvma.vm_flags & (VM_WIPEONFORK | VM_SHARED):
+                _copy_page_range(mm, vma, oldmm, pvma)  # vma_needs_copy
+    return mm
+
+
+def _copy_page_range(mm: "Mm", vma: "Vma", oldmm: "Mm", pvma: "Vma") -> None:
+    """Map the parent's anonymous pages of `pvma` in the child, write-protected in both."""
+    kernel = mm.kernel
+    pages = kernel.mem.pages
+    try_dup_anon_rmap = kernel.hooks.try_dup_anon_rmap
+    first, last = pvma.vm_start >> 12, pvma.vm_end >> 12
+    for i in tables_in(oldmm.pgd, first, last):
+        table = oldmm.pgd[i]
+        if isinstance(table, int):
+            folio = pages[table >> ENTRY_SHIFT]
+            assert folio is not None
+            try_dup_anon_rmap(folio, vma, pvma)
+            folio.exclusive = 0
+            folio.mapcount += 1
+            mm.pgd[i] = oldmm.pgd[i] = table & ~WRITE
+            continue
+        child = mm.pgd.get(i)
+        if child is None:
+            child = {}
+        assert isinstance(child, dict)
+        with kernel.locks.page_table(oldmm, i << 21):
+            for vpn, entry in table.items():
+                if not first <= vpn < last:
+                    continue
+                if entry & KIND_MASK == PRESENT:
+                    folio = pages[entry >> ENTRY_SHIFT]
+                    assert folio is not None
+                    try_dup_anon_rmap(folio, vma, pvma)
+                    folio.mapcount += 1
+                    if folio.nr_pages == 1:
+                        folio.exclusive = 0
+                    else:
+                        folio.exclusive &= ~(1 << ((entry >> ENTRY_SHIFT) - folio.pfn))
+                    entry &= ~WRITE
+                    table[vpn] = entry
+                child[vpn] = entry
+        if child:
+            mm.pgd[i] = child

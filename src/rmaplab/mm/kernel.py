@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole modelled kernel: one design, its slab caches, its locks and the memory map."""
+
+from typing import Any
+
+from rmaplab.mm.folio import MemMap
+from rmaplab.mm.hooks import Hooks
+from rmaplab.mm.locks import CountingLocks
+from rmaplab.mm.mm import Mm
+from rmaplab.mm.profile import V6_18, KernelProfile
+from rmaplab.mm.slab import SlabCache
+
+__all__ = ["CACHE_NAMES", "Kernel"]
+
+CACHE_NAMES = ("vm_area_struct", "anon_vma", "anon_vma_chain")
+
+
+class Kernel:
+    """A kernel that runs the design `hooks`.
+
+    thp: transparent huge pages by default: "always", "madvise" or "never"
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        profile: KernelProfile = V6_18,
+        locks: Any = None,
+        *,
+        thp: str = "madvise",
+    ) -> None:
+        self.hooks = hooks
+        self.profile = profile
+        self.locks: Any = locks if locks is not None else CountingLocks()
+        self.thp = thp
+        self.slabs = tuple(SlabCache(name, number) for number, name in enumerate(CACHE_NAMES))
+        self.vm_area_struct, self.anon_vma, self.anon_vma_chain = self.slabs
+        self.mem = MemMap()
+        self.mms_created = 0
+        hooks.attach(self)
+
+    def mm_alloc(self) -> Mm:
+        """A new, empty address space."""
+        self.mms_created += 1
+        return Mm(self, self.mms_created)
+
+    def log_slabs(self) -> list[tuple[int, int, Any]]:
+        """Start logging slab events; the list returned receives (1 alloc or 0 free, cache number, object)."""
+        log: list[tuple[int, int, Any]] = []
+        for slab in self.slabs:
+            slab.log = log
+        return log

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""madvise (mm/madvise.c): the advice that changes VMAs, takes pages away or faults them in."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rmaplab.mm import flags as fl
+from rmaplab.mm.fault import populate_range, prepare
+from rmaplab.mm.flags import page_align
+from rmaplab.mm.vma import Vma, vma_modify
+from rmaplab.mm.zap import zap_range
+
+if TYPE_CHECKING:
+    from rmaplab.mm.mm import Mm
+
+__all__ = ["madvise"]
+
+
+def _any(vma: Vma) -> bool:
+    return True
+
+
+def _not_special(vma: Vma) -> bool:
+    return not vma.vm_flags & fl.VM_SPECIAL
+
+
+def _wipeable(vma: Vma) -> bool:
+    return vma.vm_file is None and not vma.vm_flags & fl.VM_SHARED
+
+
+def _ksm_compatible(vma: Vma) -> bool:
+    return not vma.vm_flags & (fl.VM_SHARED | fl.VM_MAYSHARE | fl.VM_SPECIAL | fl.VM_HUGETLB)
+
+
+# advice -> (flags set, flags cleared, VMAs it applies to, an unfit VMA ends the call)
+_FLAG_ADVICE: dict[int, tuple[int, int, Callable[[Vma], bool], bool]] = {
+    fl.MADV_NORMAL: (0, fl.VM_RAND_READ | fl.VM_SEQ_READ, _any, True),
+    fl.MADV_RANDOM: (fl.VM_RAND_READ, fl.VM_SEQ_READ, _any, True),
+    fl.MADV_SEQUENTIAL: (fl.VM_SEQ_READ, fl.VM_RAND_READ, _any, True),
+    fl.MADV_DONTFORK: (fl.VM_DONTCOPY, 0, _any, True),
+    fl.MADV_DOFORK: (0, fl.VM_DONTCOPY, _not_special, True),
+    fl.MADV_WIPEONFORK: (fl.VM_WIPEONFORK, 0, _wipeable, True),
+    fl.MADV_KEEPONFORK: (0, fl.VM_WIPEONFORK, _any, True),
+    fl.MADV_DONTDUMP: (fl.VM_DONTDUMP, 0, _any, True),
+    fl.MADV_DODUMP: (0, fl.VM_DONTDUMP, _not_special, True),
+    fl.MADV_HUGEPAGE: (fl.VM_HUGEPAGE, fl.VM_NOHUGEPAGE, _any, True),
+    fl.MADV_NOHUGEPAGE: (fl.VM_NOHUGEPAGE, fl.VM_HUGEPAGE, _any, True),
+    fl.MADV_MERGEABLE: (fl.VM_MERGEABLE, 0, _ksm_compatible, False),
+    fl.MADV_UNMERGEABLE: (0, fl.VM_MERGEABLE, _any, True),
+}
+
+
+def madvise(mm: "Mm", start: int, length: int, advice: int) -> None:
+    """madvise over [start, start + length): holes are passed over, an unfit VMA ends most kinds of advice."""
+    end = start + page_align(length)
+    flag_advice = _FLAG_ADVICE.get(advice)
+    if flag_advice is not None:
+        with mm.kernel.locks.mmap_write(mm):
+            _change_flags(mm, start, end, *flag_advice)
+        return
+    with mm.kernel.locks.mmap_read(mm):
+        if advice in (fl.MADV_DONTNEED, fl.MADV_DONTNEED_LOCKED, fl.MADV_FREE):
+            _drop_pages(mm, start, end, advice)
+        elif advice == fl.MADV_POPULATE_WRITE:
+            populate_range(mm, start, end, write=True, stop=True)
+        elif advice == fl.MADV_GUARD_INSTALL:
+            for vma in mm.vmas_in(start, end):
+                prepare(vma)  # guard markers are page-table entries that fork must copy
+                zap_range(mm, max(start, vma.vm_start), min(end, vma.vm_end))
+
+
+def _change_flags(
+    mm: "Mm", start: int, end: int, to_set: int, to_clear: int, fits: Callable[[Vma], bool], stop: bool
+) -> None:
+    position = start
+    while position < end:
+        vma = mm.find_vma(position)
+        if vma is None or vma.vm_start >= end:
+            return
+        low, position = max(position, vma.vm_start), vma.vm_end
+        if not fits(vma):
+            if stop:
+                return
+            continue
+        flags = (vma.vm_flags & ~to_clear) | to_set
+        if flags != vma.vm_flags:
+            vma_modify(mm, vma, low, min(end, position), flags)
+
+
+def _drop_pages(mm: "Mm", start: int, end: int, advice: int) -> None:
+    """MADV_DONTNEED takes pages away at once. MADV_FREE leaves them until reclaim, which a recording does not show:
+    they stay mapped."""
+    if advice == fl.MADV_FREE:
+        return
+    refused = fl.VM_SPECIAL | fl.VM_HUGETLB
+    if advice == fl.MADV_DONTNEED:
+        refused |= fl.VM_LOCKED
+    for vma in mm.vmas_in(start, end):
+        if vma.vm_flags & refused:
+            return
+        zap_range(mm, max(start, vma.vm_start), min(end, vma.vm_end))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``struct mm_struct``: one address space, its VMAs in address order and its page tables."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rmaplab.mm.pagetable import Pgd
+
+if TYPE_CHECKING:
+    from rmaplab.mm.kernel import Kernel
+    from rmaplab.mm.vma import Vma
+
+__all__ = ["Mm"]
+
+
+class Mm:
+    """An address space.
+
+    invariant: `starts[i] == vmas[i].vm_start`, ascending, no two VMAs overlap (:meth:`check`)
+    """
+
+    __slots__ = ("brk", "def_flags", "ident", "kernel", "pgd", "starts", "users", "vmas")
+
+    def __init__(self, kernel: "Kernel", ident: int) -> None:
+        self.kernel = kernel
+        self.ident = ident  # number of the mm in order of creation, for reports
+        self.users = 1  # tasks that run on it (mm_users)
+        self.starts: list[int] = []
+        self.vmas: list[Vma] = []
+        self.pgd: Pgd = {}
+        self.brk: int | None = None  # current program break, None until first seen
+        self.def_flags = 0  # added to each new VMA (mlockall(MCL_FUTURE))
+
+    def vma_lookup(self, address: int) -> "Vma | None":
+        """The VMA that contains `address`."""
+        i = bisect_right(self.starts, address) - 1
+        if i >= 0:
+            vma = self.vmas[i]
+            if vma.vm_end > address:
+                return vma
+        return None
+
+    def find_vma(self, address: int) -> "Vma | None":
+        """The VMA that contains `address`, else the next one above."""
+        i = bisect_right(self.starts, address)
+        if i > 0 and self.vmas[i - 1].vm_end > address:
+            return self.vmas[i - 1]
+        return self.vmas[i] if i < len(self.vmas) else None
+
+    def vmas_in(self, start: int, end: int) -> list["Vma"]:
+        """The VMAs that overlap [start, end)."""
+        first = bisect_right(self.starts, start) - 1
+        if first < 0 or self.vmas[first].vm_end <= start:
+            first += 1
+        return self.vmas[first : bisect_left(self.starts, end, first)]
+
+    def neighbours(self, start: int, end: int) -> tuple["Vma | None", "Vma | None"]:
+        """The VMAs before `start` and from `end` on, for a range [start, end) that holds none."""
+        i = bisect_left(self.starts, start)
+        prev = self.vmas[i - 1] if i > 0 else None
+        return prev, self.find_vma(end)
+
+    def prev_next(self, vma: "Vma") -> tuple["Vma | None", "Vma | None"]:
+        """The VMAs before and after `vma`."""
+        i = bisect_left(self.starts, vma.vm_start)
+        prev = self.vmas[i - 1] if i > 0 else None
+        return prev, self.vmas[i + 1] if i + 1 < len(self.vmas) else None
+
+    def insert(self, vma: "Vma") -> None:
+        """Put `vma` in the tree."""
+        i = bisect_left(self.starts, vma.vm_start)
+        self.starts.insert(i, vma.vm_start)
+        self.vmas.insert(i, vma)
+
+    def remove(self, vma: "Vma") -> None:
+        """Take `vma` out of the tree."""
+        i = bisect_left(self.starts, vma.vm_start)
+        del self.starts[i], self.vmas[i]
+
+    def resize(self, vma: "Vma", start: int, end: int, pgoff: int) -> None:
+        """Give `vma`, which is in the tree, the range [start, end) at `pgoff`. It keeps its place among the others."""
+        self.starts[bisect_left(self.starts, vma.vm_start)] = start
+        vma.vm_start = start
+        vma.vm_end = end
+        vma.vm_pgoff = pgoff
+
+    def anon_entries(self) -> Iterator[tuple[int, int]]:
+        """(vpn, entry) of all page-table entries, in no order."""
+        for i, table in self.pgd.items():
+            if isinstance(table, int):
+                yield i << 9, table
+            else:
+                yield from table.items()
+
+    def check(self) -> None:
+        """Raise AssertionError if the tree or the page tables are inconsistent."""
+        assert self.starts == [vma.vm_start for vma in self.vmas]
+        end = 0
+        for vma in self.vmas:
+            assert end <= vma.vm_start < vma.vm_end, f"{vma} overlaps or is empty"
+            assert vma.vm_mm is self
+            end = vma.vm_end
+        for i, table in self.pgd.items():
+            if isinstance(table, int):
+                vma_ = self.vma_lookup(i << 21)
+                assert vma_ is not None and vma_.vm_end >= (i + 1) << 21, f"PMD entry {i:#x} outside a VMA"
+                continue
+            for vpn in table:
+                assert vpn >> 9 == i
+                assert self.vma_lookup(vpn << 12) is not None, f"entry {vpn:#x} outside a VMA"

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""mmap, munmap, brk and stack growth (mm/mmap.c, mm/vma.c)."""
+
+from typing import TYPE_CHECKING
+
+from rmaplab.mm.fault import populate_range
+from rmaplab.mm.flags import (
+    PAGE_SHIFT,
+    VM_ACCOUNT,
+    VM_LOCKED_MASK,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYWRITE,
+    VM_READ,
+    VM_WRITE,
+    page_align,
+)
+from rmaplab.mm.vma import File, Vma, split_vma, vma_merge_new_range
+from rmaplab.mm.zap import zap_range
+
+if TYPE_CHECKING:
+    from rmaplab.mm.mm import Mm
+
+__all__ = ["VM_DATA_DEFAULT_FLAGS", "brk", "do_brk_flags", "do_munmap", "expand_downwards", "mmap_region"]
+
+VM_DATA_DEFAULT_FLAGS = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+
+
+def _gather_munmap_vmas(mm: "Mm", start: int, end: int) -> list[Vma]:
+    """Split at both ends of [start, end) and take the VMAs between out of the tree (vms_gather_munmap_vmas)."""
+    vmas = mm.vmas_in(start, end)
+    if not vmas:
+        return vmas
+    if vmas[0].vm_start < start:
+        split_vma(mm, vmas[0], start, new_below=True)
+    if vmas[-1].vm_end > end:
+        split_vma(mm, vmas[-1], end, new_below=False)
+    for vma in vmas:
+        mm.kernel.locks.vma_start_write(vma)
+        mm.remove(vma)
+    return vmas
+
+
+def _unmap_and_unlink(mm: "Mm", vmas: list[Vma]) -> None:
+    """vms_clear_ptes: unmap_vmas, then free_pgtables with its unlink_anon_vmas"""
+    for vma in vmas:
+        zap_range(mm, vma.vm_start, vma.vm_end)
+    for vma in vmas:
+        mm.kernel.hooks.unlink_anon_vmas(vma)
+
+
+def do_munmap(mm: "Mm", start: int, end: int) -> None:
+    """Unmap [start, end) (do_vmi_align_munmap). Mmap lock held for writing."""
+    vmas = _gather_munmap_vmas(mm, start, end)
+    if vmas:
+        _unmap_and_unlink(mm, vmas)
+        for vma in vmas:
+            mm.kernel.hooks.vm_area_free(vma)
+
+
+def mmap_region(mm: "Mm", start: int, end: int, vm_flags: int, file: File | None, pgoff: int) -> Vma:
+    """Map [start, end), replacing what was there (__mmap_region). Mmap lock held for writing."""
+    hooks = mm.kernel.hooks
+    replaced = _gather_munmap_vmas(mm, start, end)
+    if replaced:
+        _unmap_and_unlink(mm, replaced)
+    prev, next_ = mm.neighbours(start, end)
+    vma = vma_merge_new_range(mm, start, end, pgoff, vm_flags, file, prev=prev, next_=next_)
+    if vma is None:
+        vma = hooks.vm_area_alloc(mm)
+        _init(mm, vma, start, end, vm_flags, file, pgoff)
+    for old in replaced:  # vms_complete_munmap_vmas
+        hooks.vm_area_free(old)
+    return vma
+
+
+def _init(mm: "Mm", vma: Vma, start: int, end: int, vm_flags: int, file: File | None, pgoff: int) -> None:
+    vma.vm_start = start
+    vma.vm_end = end
+    vma.vm_pgoff = pgoff
+    vma.vm_flags = vm_flags
+    vma.vm_file = file
+    mm.kernel.locks.vma_start_write(vma)
+    mm.insert(vma)
+
+
+def insert_new_vma(
+    mm: "Mm", start: int, end: int, vm_flags: int, file: File | None = None, pgoff: int | None = None
+) -> Vma:
+    """Map [start, end) without a try to merge (insert_vm_struct, _install_special_mapping)."""
+    vma = mm.kernel.hooks.vm_area_alloc(mm)
+    _init(mm, vma, start, end, vm_flags, file, start >> PAGE_SHIFT if pgoff is None else pgoff)
+    return vma
+
+
+def do_brk_flags(mm: "Mm", start: int, end: int, vm_flags: int) -> Vma:
+    """Anonymous memory in [start, end), joined to the VMA below only (do_brk_flags)."""
+    if mm.vmas_in(start, end):
+        do_munmap(mm, start, end)
+    prev, next_ = mm.neighbours(start, end)
+    pgoff = start >> PAGE_SHIFT
+    if prev is not None and prev.vm_end == start:
+        vma = vma_merge_new_range(
+            mm, start, end, pgoff, vm_flags, None, prev=prev, next_=next_, just_expand=True
+        )
+        if vma is not None:
+            return vma
+    return insert_new_vma(mm, start, end, vm_flags)
+
+
+def brk(mm: "Mm", new: int) -> None:
+    """The program break is now `new`, the call's result. The first call only tells where it is."""
+    if mm.brk is None:
+        mm.brk = new
+        return
+    old_end, new_end = page_align(mm.brk), page_align(new)
+    mm.brk = new
+    if old_end == new_end:
+        return
+    with mm.kernel.locks.mmap_write(mm):
+        if new_end < old_end:
+            do_munmap(mm, new_end, old_end)
+            return
+        do_brk_flags(mm, old_end, new_end, VM_DATA_DEFAULT_FLAGS | VM_ACCOUNT | mm.def_flags)
+    if mm.def_flags & VM_LOCKED_MASK:
+        populate_range(mm, old_end, new_end)
+
+
+def expand_downwards(mm: "Mm", vma: Vma, address: int) -> None:
+    """Grow the stack `vma` down to `address`. It gets its anon_vma first, even on a read (expand_downwards)."""
+    hooks = mm.kernel.hooks
+    if vma.anon_vma is None:
+        hooks.anon_vma_prepare(vma)
+    with hooks.anon_vma_lock(vma):
+        pages = (vma.vm_start - address) >> PAGE_SHIFT
+        mm.resize(vma, address, vma.vm_end, vma.vm_pgoff - pages)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""mremap (mm/mremap.c): shrink, grow in place, move."""
+
+from typing import TYPE_CHECKING
+
+from rmaplab.mm.fault import populate_range
+from rmaplab.mm.flags import (
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    PAGE_SHIFT,
+    VM_LOCKED,
+    VM_LOCKED_MASK,
+    VM_SHARED,
+    page_align,
+)
+from rmaplab.mm.mmap import do_munmap
+from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION, PRESENT, tables_in
+from rmaplab.mm.vma import Vma, split_vma, vma_merge_new_range
+from rmaplab.mm.zap import split_huge_pmd
+
+if TYPE_CHECKING:
+    from rmaplab.mm.mm import Mm
+
+__all__ = ["copy_vma", "move_page_tables", "mremap"]
+
+
+def mremap(mm: "Mm", address: int, old_length: int, new_length: int, flags: int, result: int) -> None:
+    """A successful mremap of [address, address + old_length) that returned `result`."""
+    old_length, new_length = page_align(old_length), page_align(new_length)
+    with mm.kernel.locks.mmap_write(mm):
+        if flags & MREMAP_FIXED and old_length == new_length and mm.kernel.profile.mremap_moves_many:
+            _move_many(mm, address, old_length, flags, result)
+            return
+        grown = _remap_one(mm, address, old_length, new_length, flags, result)
+    if grown is not None:
+        populate_range(mm, *grown)
+
+
+def _move_many(mm: "Mm", start: int, length: int, flags: int, target: int) -> None:
+    """Move the VMAs of a range one after another, keeping the gaps between them (remap_move)."""
+    end = start + length
+    position = start
+    first = mm.find_vma(start)
+    if first is None or first.vm_start > start:
+        return
+    while position < end:
+        vma = mm.find_vma(position)
+        if vma is None or vma.vm_start >= end:
+            return
+        low, high = max(vma.vm_start, position), min(end, vma.vm_end)
+        _remap_one(mm, low, high - low, high - low, flags, target + low - start)
+        position = high
+
+
+def _remap_one(
+    mm: "Mm", address: int, old_length: int, new_length: int, flags: int, result: int
+) -> tuple[int, int] | None:
+    """mremap of a part of one VMA; the range to populate afterwards, if any."""
+    vma = mm.vma_lookup(address)
+    if vma is None:
+        return None
+    may_stay = not flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)
+    if may_stay and old_length >= new_length:
+        if old_length > new_length:
+            do_munmap(mm, address + new_length, address + old_length)
+        return None
+    if may_stay and result == address:
+        return _expand_in_place(mm, vma, address, old_length, new_length)
+    if flags & MREMAP_FIXED:
+        do_munmap(mm, result, result + new_length)
+        if old_length > new_length:
+            do_munmap(mm, address + new_length, address + old_length)
+            old_length = new_length
+        vma = mm.vma_lookup(address)
+        if vma is None:
+            return None
+    return _move_vma(mm, vma, address, old_length, new_length, flags, result)
+
+
+def _expand_in_place(
+    mm: "Mm", vma: Vma, address: int, old_length: int, new_length: int
+) -> tuple[int, int] | None:
+    """expand_vma_in_place"""
+    start, end = vma.vm_end, address + new_length
+    if address + old_length != start:
+        return None
+    _, next_ = mm.prev_next(vma)
+    merged = vma_merge_new_range(
+        mm,
+        start,
+        end,
+        vma.pgoff_at(start),
+        vma.vm_flags,
+        vma.vm_file,
+        vma.anon_vma,
+        prev=vma,
+        next_=next_,
+    )
+    return (start, end) if merged is not None and merged.vm_flags & VM_LOCKED_MASK else None
+
+
+def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, dontunmap: bool) -> Vma:
+    """The VMA that takes the pages of [address, address + length) of `vma` at `new_address`: an existing one that
+    grows, or a copy (copy_vma)."""
+    hooks = mm.kernel.hooks
+    pgoff = vma.pgoff_at(address)
+    faulted = True
+    if vma.vm_file is None and not vma.vm_flags & VM_SHARED and vma.anon_vma is None:
+        pgoff = new_address >> PAGE_SHIFT  # nothing refers to the old offset yet
+        faulted = False
+    hooks.copy_vma(vma, faulted)
+    prev, next_ = mm.neighbours(new_address, new_address + length)
+    if not faulted and dontunmap and mm.kernel.profile.dontunmap_keeps_source:
+        prev = None if prev is vma else prev
+        next_ = None if next_ is vma else next_
+    new = vma_merge_new_range(
+        mm,
+        new_address,
+        new_address + length,
+        pgoff,
+        vma.vm_flags,
+        vma.vm_file,
+        vma.anon_vma,
+        prev=prev,
+        next_=next_,
+        copied_from=vma,
+    )
+    if new is None:
+        new = hooks.vm_area_dup(vma, mm)
+        new.vm_start = new_address
+        new.vm_end = new_address + length
+        new.vm_pgoff = pgoff
+        hooks.anon_vma_clone(new, vma)
+        mm.kernel.locks.vma_start_write(new)
+        mm.insert(new)
+    return new
+
+
+def _move_vma(
+    mm: "Mm", vma: Vma, address: int, old_length: int, new_length: int, flags: int, result: int
+) -> tuple[int, int] | None:
+    """move_vma"""
+    dontunmap = bool(flags & MREMAP_DONTUNMAP)
+    if dontunmap and vma.vm_flags & VM_LOCKED_MASK and mm.kernel.profile.dontunmap_splits_locked:
+        if vma.vm_start < address:
+            split_vma(mm, vma, address, new_below=True)
+        if vma.vm_end > address + old_length:
+            split_vma(mm, vma, address + old_length, new_below=False)
+    source_start, source_flags = vma.vm_start, vma.vm_flags
+    new = copy_vma(mm, vma, address, new_length, result, dontunmap)
+    if new.vm_start <= source_start < new.vm_end:
+        vma = new  # the copy merged with its own source
+    move_page_tables(mm, vma, address, new, result, old_length)
+    if dontunmap:
+        vma.vm_flags &= ~VM_LOCKED_MASK
+        if new is not vma and vma.vm_start == address and vma.vm_end == address + old_length:
+            mm.kernel.hooks.unlink_anon_vmas(vma)
+            if vma.vm_file is None:
+                vma.vm_pgoff = vma.vm_start >> PAGE_SHIFT
+    else:
+        do_munmap(mm, address, address + old_length)
+    if source_flags & VM_LOCKED and new_length > old_length:
+        return result + old_length, result + new_length
+    return None
+
+
+def move_page_tables(mm: "Mm", vma: Vma, address: int, new: Vma, new_address: int, length: int) -> None:
+    """Move the entries of [address, address + length) of `vma` to `new` at `new_address` (move_page_tables)."""
+    kernel = mm.kernel
+    pgd = mm.pgd
+    first, last = address >> PAGE_SHIFT, (address + length) >> PAGE_SHIFT
+    delta = (new_address - address) >> PAGE_SHIFT
+    for i in tables_in(pgd, first, last):
+        table = pgd[i]
+        low, high = i << 9, (i + 1) << 9
+        if isinstance(table, int):
+            if first <= low and high <= last and not delta & 511 and i + (delta >> 9) not in pgd:
+                _rehome(mm, table, vma, new)
+                pgd[i + (delta >> 9)] = pgd.pop(i)
+                continue
+            table = split_huge_pmd(mm, i)
+        with kernel.locks.page_table(mm, low << PAGE_SHIFT):
+            moved = [vpn for vpn in table if first <= vpn < last]
+            for vpn in moved:
+                entry = table.pop(vpn)
+                _rehome(mm, entry, vma, new)
+                vpn += delta
+                target = pgd.get(vpn >> 9)
+                if target is None:
+                    target = pgd[vpn >> 9] = {}
+                elif isinstance(target, int):
+                    target = split_huge_pmd(mm, vpn >> 9)
+                target[vpn] = entry
+        if not table:
+            del pgd[i]
+
+
+def _rehome(mm: "Mm", entry: int, vma: Vma, new: Vma) -> None:
+    """Hook 9 for the folio that `entry` maps"""
+    if entry & KIND_MASK in (PRESENT, MIGRATION):
+        folio = mm.kernel.mem.pages[entry >> ENTRY_SHIFT]
+        assert folio is not None
+        mm.kernel.hooks.move_page_tables(folio, vma, new)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What differs between kernel versions, as named features.
+
+The model never compares versions: it asks for a feature. Each names the commit that changed it.
+"""
+
+from dataclasses import dataclass, replace
+
+__all__ = ["PROFILES", "KernelProfile", "profile_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelProfile:
+    """Features of one kernel."""
+
+    name: str
+
+    merge_asks_uncowed_parents: bool
+    """is_mergeable_anon_vma: a merge that copies or keeps an anon_vma is refused when the side that has one still
+    has parents of a fork (its chain is not singular). Before, the target's chain was tested in any case. Commit
+    879bca0a2c4f "mm/vma: fix incorrectly disallowed anonymous VMA merges" (in v6.16)."""
+
+    mremap_moves_many: bool
+    """mremap(MREMAP_FIXED) with an unchanged size may move a range of several VMAs. Commit d23cb648e365 "mm/mremap:
+    permit mremap() move of multiple VMAs" (in v6.17)."""
+
+    merge_dups_copied_from: bool
+    """vma_merge_new_range of copy_vma clones the anon_vma of the VMA it copies into an unfaulted target. Commit
+    61f67c230a5e "mm/vma: fix anon_vma UAF on mremap() faulted, unfaulted merge" (in v6.19, v6.18.y)."""
+
+    dontunmap_splits_locked: bool
+    """MREMAP_DONTUNMAP of a VM_LOCKED VMA splits it at the range first; later kernels clear VM_LOCKED on the whole.
+    Seen in 6.12.y, not in 6.18.y (docs/model.md, "Version features")."""
+
+    dontunmap_keeps_source: bool
+    """copy_vma for MREMAP_DONTUNMAP of an unfaulted VMA does not merge with the source itself. Seen in 6.12.y,
+    not in 6.18.y (docs/model.md, "Version features")."""
+
+
+V6_18 = KernelProfile(
+    name="6.18",
+    merge_asks_uncowed_parents=True,
+    mremap_moves_many=True,
+    merge_dups_copied_from=True,
+    dontunmap_splits_locked=False,
+    dontunmap_keeps_source=False,
+)
+V6_16 = replace(V6_18, name="6.16", mremap_moves_many=False, merge_dups_copied_from=False)
+V6_12 = replace(
+    V6_16,
+    name="6.12",
+    merge_asks_uncowed_parents=False,
+    dontunmap_splits_locked=True,
+    dontunmap_keeps_source=True,
+)
+
+PROFILES = {profile.name: profile for profile in (V6_12, V6_16, V6_18)}
+
+
+def profile_for(release: str) -> KernelProfile:
+    """The profile nearest below the kernel `release` (``uname -r``); the newest one where it is unknown.
+
+    >>> profile_for("6.12.117").name
+    '6.12'
+    >>> profile_for("").name
+    '6.18'
+    """
+    numbers = release.split(".")
+    try:
+        version = int(numbers[0]), int("".join(c for c in numbers[1] if c.isdigit()))
+    except (IndexError, ValueError):
+        return V6_18
+    if version >= (6, 17):
+        return V6_18
+    return V6_16 if version >= (6, 16) else V6_12

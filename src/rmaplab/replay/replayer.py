@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Applies the rows of a trace to a modelled kernel, one method per kind of operation."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from rmaplab.mm import flags as fl
+from rmaplab.mm.exec import ElfMapper, bprm_mm_init
+from rmaplab.mm.exit import exit_mmap
+from rmaplab.mm.fault import handle_mm_fault, populate_range
+from rmaplab.mm.fork import dup_mm
+from rmaplab.mm.kernel import Kernel
+from rmaplab.mm.madvise import madvise
+from rmaplab.mm.mlock import mlock, mlockall, munlock, munlockall
+from rmaplab.mm.mm import Mm
+from rmaplab.mm.mmap import brk, do_munmap, expand_downwards, mmap_region
+from rmaplab.mm.mremap import mremap
+from rmaplab.mm.protect import mprotect
+from rmaplab.mm.vma import File
+from rmaplab.trace.schema import Trace
+
+__all__ = ["Replayer", "Task"]
+
+_EXEC_STACK, _EXEC_SPECIAL, _EXEC_ANON = 1, 2, 3
+_EXEC_SHARED = 256
+_FAULT_WRITE = 2
+
+
+class Task:
+    """One thread: its address space, and the one that its execve is building."""
+
+    __slots__ = ("bprm_mm", "elf", "late_fault", "mm")
+
+    def __init__(self, mm: Mm | None) -> None:
+        self.mm = mm
+        self.bprm_mm: Mm | None = None
+        self.elf: ElfMapper | None = None
+        self.late_fault: int | None = (
+            None  # address of a write fault that found no VMA: a stack may grow to it
+        )
+
+
+class Replayer:
+    """Replays `trace` in `kernel`.
+
+    >>> replayer = Replayer(Kernel(AnonVmaDesign()), trace)  # doctest: +SKIP
+    >>> replayer.run()  # doctest: +SKIP
+    """
+
+    def __init__(self, kernel: Kernel, trace: Trace) -> None:
+        self.kernel = kernel
+        self.trace = trace
+        self.tasks: dict[int, Task] = {}
+        self.owners: dict[Mm, int] = {}  # live mm -> pid of the process that made it
+        self.problems: Counter[str] = Counter()  # rows that could not be applied, by reason
+        self.range_differs = 0  # mmap rows whose VMA is not the one that MMAP2 shows
+        self.files = [File(name, zero=name == "/dev/zero") for name in trace.meta.files]
+        c = trace.columns
+        self.tid, self.pid, self.addr, self.len = c["tid"], c["pid"], c["addr"], c["len"]
+        self.addr2, self.len2, self.prot, self.flags = c["addr2"], c["len2"], c["prot"], c["flags"]
+        self.pgoff, self.file, self.peer, self.ret = c["pgoff"], c["file"], c["peer"], c["ret"]
+        self.handlers: dict[str, Callable[[Task, int], None]] = {
+            "exec_prepare": self._exec_prepare,
+            "exec": self._exec,
+            "exec_fail": self._exec_fail,
+            "exec_map": self._exec_map,
+            "fork": self._fork,
+            "clone_vm": self._clone_vm,
+            "exit": self._exit,
+            "exit_mmap": self._exit_mmap,
+            "mmap": self._mmap,
+            "munmap": self._munmap,
+            "mprotect": self._mprotect,
+            "mremap": self._mremap,
+            "brk": self._brk,
+            "madvise": self._madvise,
+            "mlock": self._mlock,
+            "munlock": self._munlock,
+            "mlockall": self._mlockall,
+            "munlockall": self._munlockall,
+            "shmat": self._shmat,
+            "shmdt": self._shmdt,
+            "fault": self._fault,
+            "grow": self._grow,
+            "unknown": self._unknown,
+        }
+
+    def apply(self, row: int, op: str) -> None:
+        """Apply one row."""
+        tid = self.tid[row]
+        task = self.tasks.get(tid)
+        if task is None:
+            if op not in ("exec_prepare", "exec"):
+                self.problems[f"{op}: unknown task"] += 1
+                return
+            task = self.tasks[tid] = Task(None)
+        self.handlers[op](task, row)
+
+    def run(self, after_row: Callable[[int], None] | None = None) -> None:
+        """Apply all rows; `after_row(row)` is called after each, if given."""
+        apply = self.apply
+        for row, op in enumerate(self.trace.columns["op"]):
+            apply(row, op)
+            if after_row is not None:
+                after_row(row)
+
+    def live_mms(self) -> list[Mm]:
+        """The address spaces that have not been torn down."""
+        return list(self.owners)
+
+    # --- processes
+
+    def _teardown(self, mm: Mm) -> None:
+        if self.owners.pop(mm, None) is not None:
+            exit_mmap(mm)
+
+    def _leave(self, task: Task) -> None:
+        if task.mm is not None:
+            task.mm.users -= 1
+
+    def _exec_prepare(self, task: Task, row: int) -> None:
+        task.bprm_mm = bprm_mm_init(self.kernel, copy_strings=not self.flags[row] & 1)
+        self.owners[task.bprm_mm] = self.pid[row]
+
+    def _exec(self, task: Task, row: int) -> None:
+        old = task.mm
+        mm = task.bprm_mm
+        if mm is None:
+            mm = bprm_mm_init(self.kernel)
+            self.owners[mm] = self.pid[row]
+        self._leave(task)
+        if old is not None and old.users <= 0:
+            self._teardown(old)  # exit_mmap was not seen
+        task.mm, task.bprm_mm = mm, None
+        task.elf = ElfMapper(mm)
+
+    def _exec_fail(self, task: Task, row: int) -> None:
+        if task.bprm_mm is not None:
+            self._teardown(task.bprm_mm)
+            task.bprm_mm = None
+
+    def _exec_map(self, task: Task, row: int) -> None:
+        elf = task.elf
+        if elf is None:
+            self.problems["exec_map: no exec"] += 1
+            return
+        start = self.addr[row]
+        end = start + self.len[row]
+        kind = self.flags[row]
+        prot, pgoff = self.prot[row], self.pgoff[row]
+        if kind & 255 == _EXEC_STACK:
+            elf.stack_moved(start, end, pgoff)
+        elif kind & 255 == _EXEC_SPECIAL:
+            elf.special(start, end, prot, pgoff)
+        elif kind & 255 == _EXEC_ANON:
+            elf.anonymous(start, end, prot)
+        else:
+            elf.segment(start, end, prot, pgoff, self.files[self.file[row]], bool(kind & _EXEC_SHARED))
+
+    def _fork(self, task: Task, row: int) -> None:
+        if task.mm is None:
+            return
+        child = dup_mm(task.mm)
+        peer = self.peer[row]
+        if not peer:  # failed after the copy
+            exit_mmap(child)
+            return
+        self.owners[child] = peer
+        self.tasks[peer] = Task(child)
+
+    def _clone_vm(self, task: Task, row: int) -> None:
+        if task.mm is not None:
+            task.mm.users += 1
+        self.tasks[self.peer[row]] = Task(task.mm)
+
+    def _exit(self, task: Task, row: int) -> None:
+        self._leave(task)
+
+    def _exit_mmap(self, task: Task, row: int) -> None:
+        if task.mm is not None:
+            self._teardown(task.mm)
+
+    # --- system calls
+
+    def _mmap(self, task: Task, row: int) -> None:
+        mm = task.mm
+        start, flags = self.ret[row], self.flags[row]
+        if mm is None or start < 0:
+            return
+        end = start + fl.page_align(self.len[row])
+        shared = flags & fl.MAP_TYPE in (fl.MAP_SHARED, fl.MAP_SHARED_VALIDATE)
+        vm_flags = fl.prot_to_vm_flags(self.prot[row]) | fl.VM_MAYREAD | fl.VM_MAYWRITE | fl.VM_MAYEXEC
+        if shared:
+            vm_flags |= fl.VM_SHARED | fl.VM_MAYSHARE
+        if flags & fl.MAP_GROWSDOWN:
+            vm_flags |= fl.VM_GROWSDOWN
+        if flags & fl.MAP_LOCKED:
+            vm_flags |= fl.VM_LOCKED
+        if flags & fl.MAP_STACK:
+            vm_flags |= fl.VM_NOHUGEPAGE
+        if flags & fl.MAP_NORESERVE:
+            vm_flags |= fl.VM_NORESERVE
+        if flags & fl.MAP_HUGETLB:
+            vm_flags |= fl.VM_HUGETLB | fl.VM_SPECIAL
+        elif vm_flags & (fl.VM_NORESERVE | fl.VM_SHARED | fl.VM_WRITE) == fl.VM_WRITE:
+            vm_flags |= fl.VM_ACCOUNT
+        vm_flags |= mm.def_flags
+        number = self.file[row]
+        file = self.files[number] if number >= 0 else None
+        pgoff = self.pgoff[row] if file is not None else start >> fl.PAGE_SHIFT
+        with self.kernel.locks.mmap_write(mm):
+            vma = mmap_region(mm, start, end, vm_flags, file, pgoff)
+        if self.len2[row] and (vma.vm_start, vma.vm_end - vma.vm_start) != (self.addr2[row], self.len2[row]):
+            self.range_differs += 1
+        if vm_flags & fl.VM_LOCKED or flags & (fl.MAP_POPULATE | fl.MAP_NONBLOCK) == fl.MAP_POPULATE:
+            with self.kernel.locks.mmap_read(mm):
+                populate_range(mm, start, end)
+
+    def _munmap(self, task: Task, row: int) -> None:
+        mm = task.mm
+        if mm is not None and self.ret[row] == 0:
+            start = self.addr[row]
+            with self.kernel.locks.mmap_write(mm):
+                do_munmap(mm, start, start + fl.page_align(self.len[row]))
+
+    def _mprotect(self, task: Task, row: int) -> None:
+        if task.mm is not None:
+            mprotect(task.mm, self.addr[row], self.len[row], self.prot[row])
+
+    def _mremap(self, task: Task, row: int) -> None:
+        if task.mm is not None and self.ret[row] >= 0:
+            mremap(task.mm, self.addr[row], self.len[row], self.len2[row], self.flags[row], self.ret[row])
+
+    def _brk(self, task: Task, row: int) -> None:
+        if task.mm is not None:
+            brk(task.mm, self.ret[row])
+
+    def _madvise(self, task: Task, row: int) -> None:
+        if task.mm is not None:
+            madvise(task.mm, self.addr[row], self.len[row], self.flags[row])
+
+    def _mlock(self, task: Task, row: int) -> None:
+        if task.mm is not None:
+            mlock(task.mm, self.addr[row], self.len[row], self.flags[row])
+
+    def _munlock(self, task: Task, row: int) -> None:
+        if task.mm is not None:
+            munlock(task.mm, self.addr[row], self.len[row])
+
+    def _mlockall(self, task: Task, row: int) -> None:
+        if task.mm is not None and self.ret[row] == 0:
+            mlockall(task.mm, self.flags[row])
+
+    def _munlockall(self, task: Task, row: int) -> None:
+        if task.mm is not None and self.ret[row] == 0:
+            munlockall(task.mm)
+
+    def _shmat(self, task: Task, row: int) -> None:
+        mm = task.mm
+        start = self.ret[row]
+        if mm is None or start < 0:
+            return
+        vm_flags = (
+            fl.prot_to_vm_flags(self.prot[row])
+            | fl.VM_MAYREAD
+            | fl.VM_MAYEXEC
+            | fl.VM_MAYSHARE
+            | fl.VM_SHARED
+        )
+        if vm_flags & fl.VM_WRITE:
+            vm_flags |= fl.VM_MAYWRITE
+        file = self.files[self.file[row]] if self.file[row] >= 0 else File("shm")
+        with self.kernel.locks.mmap_write(mm):
+            mmap_region(
+                mm,
+                start,
+                start + fl.page_align(self.len[row]),
+                vm_flags | mm.def_flags,
+                file,
+                self.pgoff[row],
+            )
+
+    def _shmdt(self, task: Task, row: int) -> None:
+        """ksys_shmdt: from the first VMA that was attached at the address on, all of the same segment"""
+        mm = task.mm
+        if mm is None or self.ret[row] != 0:
+            return
+        address = self.addr[row]
+        with self.kernel.locks.mmap_write(mm):
+            first = mm.find_vma(address)
+            if first is None or first.vm_file is None:
+                return
+            file = first.vm_file
+            for vma in list(mm.vmas):
+                if vma.vm_file is file and vma.vm_start - (vma.vm_pgoff << fl.PAGE_SHIFT) == address:
+                    do_munmap(mm, vma.vm_start, vma.vm_end)
+
+    # --- faults
+
+    def _fault(self, task: Task, row: int) -> None:
+        mm = task.mm
+        address = self.addr[row]
+        if mm is None or address >= fl.TASK_SIZE:
+            return
+        if not handle_mm_fault(mm, address, bool(self.flags[row] & _FAULT_WRITE)):
+            task.late_fault = address if self.flags[row] & _FAULT_WRITE else None
+
+    def _grow(self, task: Task, row: int) -> None:
+        mm = task.mm
+        if mm is None:
+            return
+        start = self.addr[row]
+        vma = mm.find_vma(start)
+        if vma is None or not vma.vm_flags & fl.VM_GROWSDOWN or vma.vm_start <= start:
+            self.problems["grow: no stack there"] += 1
+            return
+        with self.kernel.locks.mmap_write(mm):
+            expand_downwards(mm, vma, start)
+        if task.late_fault is not None:
+            handle_mm_fault(mm, task.late_fault, True)
+            task.late_fault = None
+
+    def _unknown(self, task: Task, row: int) -> None:
+        """Carries slab events only."""
