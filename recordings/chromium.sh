@@ -8,23 +8,18 @@ here=$(cd "$(dirname "$0")" && pwd)
 tabs=${1:-6}
 
 dir=$(mktemp -d)
-browser=
-cleanup() {
-    [ -z "$browser" ] || kill "$browser" 2>/dev/null || :
-    rm -rf "$dir"
-}
-trap cleanup EXIT
+trap 'rm -rf "$dir"' EXIT
 cd "$dir"
 # The profile, caches and configuration of the user are neither read nor written.
 export HOME="$dir" XDG_CONFIG_HOME="$dir" XDG_CACHE_HOME="$dir" TMPDIR="$dir"
 
-# Chromium reads DevTools commands from descriptor 3 and answers on 4.  Its sandbox is refused to root; the
-# zygote is not part of the sandbox and stays.  Never add --no-zygote here.
+# Chromium reads DevTools commands from descriptor 3, answers on 4, and leaves when 3 is closed.  Its sandbox is
+# refused to root; the zygote is not part of the sandbox and stays.  Never add --no-zygote here.
 mkfifo commands answers
 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
     --disable-component-update --disable-sync --user-data-dir="$dir/profile" --remote-debugging-pipe \
-    about:blank 3<commands 4>answers >log 2>&1 &
-browser=$!
+    about:blank 3<commands 4>answers 2>&1 | cat >log &
 timeout 60 /usr/bin/python3 "$here/chromium_tabs.py" commands answers "$tabs"
-wait "$browser" || :
-browser=
+# The renderers outlive the browser for a moment.  All have inherited the pipe to cat, and a process closes its
+# files after it has torn down its memory: when cat ends, so has all that is to be recorded.
+wait
