@@ -37,7 +37,7 @@ ROW_OPS: Final = {
 """Call -> operation. execve and the fork family have rows of their own making."""
 
 PARTIAL: Final = frozenset({"mprotect", "mremap", "madvise", "mlock", "munlock", "mlockall", "munlockall"})
-"""Operations that change what came before the error: kept when they fail. Others only if slab events show it."""
+"""Operations that change what came before the error: kept when they fail. Others only with slab events."""
 
 _VALUE: Final = re.compile(r"\w+: (?:0x)?([0-9a-f]+)")
 

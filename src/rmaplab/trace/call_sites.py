@@ -85,7 +85,8 @@ class CallSites:
 
     def tally(self, name: str) -> None:
         """Count an ignored event of the cache printed as `name`."""
-        reason = f"slab event of another user of {name[5:]}" if name[5:] in CACHES else f"slab event of {name[5:]}"
+        cache = name[5:]
+        reason = f"slab event of {'another user of ' if cache in CACHES else ''}{cache}"
         self._ignored[reason] = self._ignored.get(reason, 0) + 1
 
     def defer(self, name: str) -> None:
@@ -97,5 +98,5 @@ class CallSites:
     def ignored(self) -> dict[str, int]:
         """Reason -> count."""
         if self._nameless:
-            return {**self._ignored, "call sites have no names: other users of anon_vma_chain not told apart": 1}
+            return {**self._ignored, "call sites without names: other users of anon_vma_chain kept": 1}
         return dict(self._ignored)

@@ -262,7 +262,8 @@ class Importer:
         elif name == "mmap" and call.mapping is not None and not call.rows:
             row = Row(call.mapping_position, call.mapping_time, task.tid, task.pid, call, "mmap")
             mapping = call.mapping
-            if self._fill_mmap(row, call, mapping.addr) and _page_up(row.len, self._page_shift) == mapping.len:
+            filled = self._fill_mmap(row, call, mapping.addr)
+            if filled and _page_up(row.len, self._page_shift) == mapping.len:
                 # not merged, so the record tells where it was mapped
                 self._table.add(row)
         if name != "exit_group":
@@ -362,8 +363,9 @@ class Importer:
                 return True
             # the kernel makes a shmem or hugetlb file for each
             row.pgoff = 0
-            identity: Hashable = ("shared", mapping.identity) if mapping is not None else ("shared", row.position)
-            row.file_key, row.file_name = identity, mapping.name if mapping is not None else "shared memory"
+            identity: Hashable = row.position if mapping is None else mapping.identity
+            row.file_key = ("shared", identity)
+            row.file_name = "shared memory" if mapping is None else mapping.name
             return True
         descriptor = int(call.text.rpartition("fd: ")[2].partition(",")[0], 16) & 0xFFFFFFFF
         if mapping is not None:
@@ -427,17 +429,15 @@ class Importer:
             return
         flags, comm = detail
         call = task.call
-        if not isinstance(call, Syscall) or call.name not in FORKS:
+        if call is None or not call.is_syscall:
             # made by the kernel on the task's behalf (io_uring), or the call is not recorded
-            if call is None or not call.is_syscall:
-                self._close(task)
-                call = task.call = Call()
-                call.name = "clone"
+            self._close(task)
+            call = task.call = Call()
+            call.name = "clone"
         share = bool(flags & _CLONE_VM)
         position, time = self._position, self._time
         if not share and isinstance(call, Syscall) and call.name in FORKS and call.write_position >= 0:
             position, time = call.write_position, call.write_time
-        assert call is not None
         row = self._row(task, call, "clone_vm" if share else "fork", position, time)
         row.peer = child
         row.flags = flags

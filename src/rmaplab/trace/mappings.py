@@ -12,7 +12,8 @@ from rmaplab.trace.schema import MAP_ANONYMOUS_PART, MAP_FILE, MAP_IS_SHARED, MA
 __all__ = ["FileTable", "Mapping", "parse_mapping"]
 
 _RECORD: Final = re.compile(
-    r"-?\d+/-?\d+: \[(?:0x)?([0-9a-f]+)\((?:0x)?([0-9a-f]+)\) @ (?:0x)?([0-9a-f]+) ([^\]]*)\]: (\S{4}) ?(.*)$", re.DOTALL
+    r"-?\d+/-?\d+: \[(?:0x)?([0-9a-f]+)\((?:0x)?([0-9a-f]+)\) @ (?:0x)?([0-9a-f]+) ([^\]]*)\]: (\S{4}) ?(.*)$",
+    re.DOTALL,
 )
 
 _PROT_READ: Final = 1

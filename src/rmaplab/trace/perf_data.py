@@ -113,5 +113,6 @@ def _argument(path: Path) -> str:
 def _complaint(stderr: BinaryIO) -> str:
     """The last line that perf wrote."""
     stderr.seek(0)
-    lines = [line.strip() for line in stderr.read(1 << 16).decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
+    lines = stderr.read(1 << 16).decode("utf-8", "replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1][:200] if said else ""

@@ -29,9 +29,12 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= _SIGN else value
 
 
-def _signed32(value: int) -> int:
-    value &= (1 << 32) - 1
-    return value - (1 << 32) if value >= 1 << 31 else value
+def _fit(values: list[int], bits: int) -> list[int]:
+    """Registers as signed numbers of `bits`. Almost always they are small enough as they are."""
+    limit = 1 << (bits - 1)
+    if values and (max(values) >= limit or min(values) < -limit):
+        return [(value + limit) % (2 * limit) - limit for value in values]
+    return values
 
 
 class Call:
@@ -139,14 +142,16 @@ class RowTable:
             "pid": [row.pid for row in rows],
             "call": [row.call.number for row in rows],
             "op": [row.op for row in rows],
-            "addr": [signed(row.addr) for row in rows],
-            "len": [signed(row.len) for row in rows],
-            "addr2": [signed(row.addr2) for row in rows],
-            "len2": [signed(row.len2) for row in rows],
-            "prot": [_signed32(row.prot) for row in rows],
-            "flags": [signed(row.flags) for row in rows],
-            "pgoff": [signed(row.pgoff) for row in rows],
-            "file": [-1 if row.file_key is None else files.number(row.file_key, row.file_name) for row in rows],
+            "addr": _fit([row.addr for row in rows], 64),
+            "len": _fit([row.len for row in rows], 64),
+            "addr2": _fit([row.addr2 for row in rows], 64),
+            "len2": _fit([row.len2 for row in rows], 64),
+            "prot": _fit([row.prot for row in rows], 32),
+            "flags": _fit([row.flags for row in rows], 64),
+            "pgoff": _fit([row.pgoff for row in rows], 64),
+            "file": [
+                -1 if row.file_key is None else files.number(row.file_key, row.file_name) for row in rows
+            ],
             "peer": [row.peer for row in rows],
             "ret": [row.ret for row in rows],
             "quiescent": _quiescent(rows),
@@ -180,7 +185,7 @@ def _quiescent(rows: list[Row]) -> list[bool]:
     end = -1
     for start, stop in [*spans, (1 << 62, 1 << 62)]:
         if start > end and end >= 0:
-            # every row lies inside its own call's span, so the rows up to here are those of the spans up to here
+            # a row lies inside its own call's span: the rows up to here are those of the spans up to here
             while index < len(rows) and rows[index].position <= end:
                 index += 1
             if index:

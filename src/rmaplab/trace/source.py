@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from rmaplab.trace.errors import TraceError
 from rmaplab.trace.importer import Importer
@@ -50,7 +50,7 @@ def open_trace(
     path = Path(path)
     try:
         if path.is_dir():
-            raise TraceError(f"cannot read {path}: it is a directory; name a trace, perf.data or perf script text")
+            raise TraceError(f"cannot read {path}: it is a directory; name a trace, a perf.data or a text")
         with open(path, "rb") as source:
             head = source.read(8)
             if not head:
@@ -60,12 +60,11 @@ def open_trace(
             meta = Meta(source=path.name)
             if head in PERF_MAGICS:
                 read_header(path, meta)
-                with script_output(path) as stream:
-                    return import_text(stream, path, meta, full_paths=full_paths, page_size=page_size, progress=progress)
+                with script_output(path) as output:
+                    return import_text(output, path, meta, full_paths, page_size, progress)
             source.seek(0)
-            compressed = head.startswith(_GZIP)
-            stream = gzip.GzipFile(fileobj=source) if compressed else source  # type: ignore[assignment]
-            return import_text(stream, path, meta, full_paths=full_paths, page_size=page_size, progress=progress)
+            text = cast(BinaryIO, gzip.GzipFile(fileobj=source)) if head.startswith(_GZIP) else source
+            return import_text(text, path, meta, full_paths, page_size, progress)
     except OSError as error:
         raise TraceError(f"cannot read {path}: {error.strerror or error}") from error
     except MemoryError as error:
@@ -76,7 +75,6 @@ def import_text(
     stream: BinaryIO,
     path: Path,
     meta: Meta,
-    *,
     full_paths: bool = False,
     page_size: int = 0,
     progress: Progress | None = None,

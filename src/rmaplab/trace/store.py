@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,8 @@ __all__ = ["ARROW_SCHEMA", "read_trace", "write_atomically", "write_trace"]
 
 _VERSION_KEY: Final = b"rmaplab.version"
 _META_KEY: Final = b"rmaplab"
+
+_AGAIN: Final = "record or import again"
 
 _TYPES: Final[dict[str, pa.DataType]] = {
     "time": pa.int64(),
@@ -90,7 +92,7 @@ def write_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
     except KeyError as error:
         raise TraceError(f"cannot write {path}: the trace has no column {error}") from error
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
-        raise TraceError(f"cannot write {path}: a value does not fit the trace format ({_line(error)})") from error
+        raise TraceError(f"cannot write {path}: a value does not fit the format ({_line(error)})") from error
     head = {_VERSION_KEY: str(VERSION).encode(), _META_KEY: json.dumps(_meta_to_json(trace.meta)).encode()}
     table = table.replace_schema_metadata(head)
     write_atomically(Path(path), lambda out: pq.write_table(table, out, compression="zstd"))
@@ -111,7 +113,7 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
     except OSError as error:
         raise TraceError(f"cannot read {path}: {error.strerror or _line(error)}") from error
     except pa.ArrowException as error:
-        raise TraceError(f"cannot read {path}: damaged Parquet file ({_line(error)}); record or import again") from error
+        raise TraceError(f"cannot read {path}: damaged Parquet file ({_line(error)}); {_AGAIN}") from error
     return Trace(_columns(path, table), meta)
 
 
@@ -138,7 +140,7 @@ def _check_head(path: str | os.PathLike[str], head: dict[bytes, bytes]) -> Meta:
         version = int(head[_VERSION_KEY])
         values = json.loads(head[_META_KEY])
     except (ValueError, RecursionError) as error:
-        raise TraceError(f"cannot read {path}: damaged trace metadata; record or import again") from error
+        raise TraceError(f"cannot read {path}: damaged trace metadata; {_AGAIN}") from error
     if version > VERSION:
         raise TraceError(
             f"{path} has trace format {version}, this rmaplab reads up to {VERSION}; use a newer rmaplab"
@@ -149,13 +151,13 @@ def _check_head(path: str | os.PathLike[str], head: dict[bytes, bytes]) -> Meta:
 def _meta_from_json(path: str | os.PathLike[str], version: int, values: object) -> Meta:
     meta = Meta()
     if not isinstance(values, dict):
-        raise TraceError(f"cannot read {path}: damaged trace metadata; record or import again")
+        raise TraceError(f"cannot read {path}: damaged trace metadata; {_AGAIN}")
     for item in fields(Meta):
         if item.name in values:
             value = values[item.name]
             # every default has the type that its field must have
             if type(value) is not type(getattr(meta, item.name)):
-                raise TraceError(f"cannot read {path}: metadata '{item.name}' is damaged; record or import again")
+                raise TraceError(f"cannot read {path}: metadata '{item.name}' is damaged; {_AGAIN}")
             setattr(meta, item.name, value)
     meta.version = version
     return meta
@@ -165,17 +167,17 @@ def _columns(path: str | os.PathLike[str], table: pa.Table) -> dict[str, list[An
     columns: dict[str, list[Any]] = {}
     for name in COLUMNS:
         if name not in table.column_names:
-            raise TraceError(f"cannot read {path}: the column '{name}' is missing; record or import again")
+            raise TraceError(f"cannot read {path}: the column '{name}' is missing; {_AGAIN}")
         try:
             column = table.column(name).cast(_storage(name))
         except pa.ArrowException as error:
             raise TraceError(f"cannot read {path}: the column '{name}' is of the wrong type") from error
         if name != "truth" and column.null_count:
-            raise TraceError(f"cannot read {path}: the column '{name}' has empty cells; record or import again")
-        columns[name] = column.to_pylist()
+            raise TraceError(f"cannot read {path}: the column '{name}' has empty cells; {_AGAIN}")
+        columns[name] = cast(Any, column).to_pylist()
     names = {op: sys.intern(op) for op in OPS}
     try:
         columns["op"] = [names[op] for op in columns["op"]]
     except KeyError as error:
-        raise TraceError(f"cannot read {path}: unknown operation {error}; record or import again") from error
+        raise TraceError(f"cannot read {path}: unknown operation {error}; {_AGAIN}") from error
     return columns
