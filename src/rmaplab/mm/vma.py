@@ -27,13 +27,15 @@ class File:
     """A ``struct file`` that a VMA maps.
 
     zero: /dev/zero, whose private mapping keeps the file but is anonymous (mmap_zero)
+    close: its VMAs have vm_ops->close (System V shared memory), so that no merge may remove one
     """
 
-    __slots__ = ("name", "zero")
+    __slots__ = ("close", "name", "zero")
 
-    def __init__(self, name: str, zero: bool = False) -> None:
+    def __init__(self, name: str, zero: bool = False, close: bool = False) -> None:
         self.name = name
         self.zero = zero
+        self.close = close
 
     def __repr__(self) -> str:
         return f"<file {self.name}>"
@@ -164,6 +166,11 @@ def _can_merge_right(
     return not can_merge_left or (prev is not None and hooks.same_anon_vma(prev, next_))
 
 
+def _can_merge_remove(vma: Vma | None) -> bool:
+    """can_merge_remove_vma"""
+    return vma is not None and (vma.vm_file is None or not vma.vm_file.close)
+
+
 def _drop_merged(mm: "Mm", vma: Vma) -> None:
     """vma_complete's removal of a VMA that another took the place of"""
     hooks = mm.kernel.hooks
@@ -230,6 +237,8 @@ def vma_merge_new_range(
         target, new_start, new_pgoff = next_, start, pgoff
     else:
         return None
+    if left and right and not _can_merge_remove(next_):
+        right = False
     if right:
         assert next_ is not None
         new_end = next_.vm_end
@@ -259,6 +268,10 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
     if not left and not right:
         return None
     whole = left_side and right_side
+    if whole and not _can_merge_remove(vma):
+        return None
+    if left and right and not _can_merge_remove(next_):
+        right = False
     mm.kernel.locks.vma_start_write(vma)
     if left and right:
         #     start          end

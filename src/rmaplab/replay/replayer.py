@@ -54,7 +54,9 @@ class Replayer:
         self.owners: dict[Mm, int] = {}  # live mm -> pid of the process that made it
         self.problems: Counter[str] = Counter()  # rows that could not be applied, by reason
         self.range_differs = 0  # mmap rows whose VMA is not the one that MMAP2 shows
-        self.files = [File(name, zero=name == "/dev/zero") for name in trace.meta.files]
+        self.files = [
+            File(name, zero=name == "/dev/zero", close=name.startswith("/SYSV")) for name in trace.meta.files
+        ]
         c = trace.columns
         self.tid, self.pid, self.addr, self.len = c["tid"], c["pid"], c["addr"], c["len"]
         self.addr2, self.len2, self.prot, self.flags = c["addr2"], c["len2"], c["prot"], c["flags"]
@@ -269,7 +271,7 @@ class Replayer:
         )
         if vm_flags & fl.VM_WRITE:
             vm_flags |= fl.VM_MAYWRITE
-        file = self.files[self.file[row]] if self.file[row] >= 0 else File("shm")
+        file = self.files[self.file[row]] if self.file[row] >= 0 else File("shm", close=True)
         with self.kernel.locks.mmap_write(mm):
             mmap_region(
                 mm,
