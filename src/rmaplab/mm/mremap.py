@@ -10,7 +10,6 @@ from rmaplab.mm.flags import (
     PAGE_SHIFT,
     VM_LOCKED,
     VM_LOCKED_MASK,
-    VM_SHARED,
     page_align,
 )
 from rmaplab.mm.mmap import do_munmap
@@ -105,7 +104,7 @@ def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, do
     hooks = mm.kernel.hooks
     pgoff = vma.pgoff_at(address)
     faulted = True
-    if vma.vm_file is None and not vma.vm_flags & VM_SHARED and vma.anon_vma is None:
+    if vma.is_anonymous() and vma.anon_vma is None:
         pgoff = new_address >> PAGE_SHIFT  # nothing refers to the old offset yet
         faulted = False
     hooks.copy_vma(vma, faulted)
