@@ -7,6 +7,7 @@ The order of slab allocations and frees inside each function is the kernel's.
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.mm.flags import PAGE_SHIFT, VM_ACCESS_FLAGS, VM_SHARED, VM_SPECIAL
+from rmaplab.mm.zap import split_huge_pmd_if_needed
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
@@ -27,15 +28,18 @@ class File:
     """A ``struct file`` that a VMA maps.
 
     zero: /dev/zero, whose private mapping keeps the file but is anonymous (mmap_zero)
-    close: its VMAs have vm_ops->close (System V shared memory), so that no merge may remove one
+    sysv: System V shared memory: its VMAs have vm_ops->close, so that no merge may remove one, and its
+        get_unmapped_area keeps mremap from moving one together with others
+    pages: its length, None where unknown; a page beyond it cannot be faulted in
     """
 
-    __slots__ = ("close", "name", "zero")
+    __slots__ = ("name", "pages", "sysv", "zero")
 
-    def __init__(self, name: str, zero: bool = False, close: bool = False) -> None:
+    def __init__(self, name: str, zero: bool = False, sysv: bool = False, pages: int | None = None) -> None:
         self.name = name
         self.zero = zero
-        self.close = close
+        self.sysv = sysv
+        self.pages = pages
 
     def __repr__(self) -> str:
         return f"<file {self.name}>"
@@ -108,6 +112,7 @@ def split_vma(mm: "Mm", vma: Vma, address: int, new_below: bool) -> Vma:
         new.vm_pgoff = pgoff
     hooks.anon_vma_clone(new, vma)
     with hooks.anon_vma_lock(vma):
+        split_huge_pmd_if_needed(mm, address)
         if new_below:
             mm.resize(vma, address, vma.vm_end, pgoff)
         else:
@@ -296,6 +301,7 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
             if whole:
                 mm.remove(vma)
             else:
+                split_huge_pmd_if_needed(mm, end)
                 mm.resize(vma, end, vma.vm_end, pgoff_end)
             prev.vm_end = end
         if whole:
@@ -309,6 +315,7 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
         if whole:
             mm.remove(vma)
         else:
+            split_huge_pmd_if_needed(mm, start)
             vma.vm_end = start
         mm.resize(next_, start, next_.vm_end, pgoff)
     if whole:

@@ -3,14 +3,14 @@
 
 from typing import TYPE_CHECKING
 
-from rmaplab.mm.flags import PTRS_PER_PTE
+from rmaplab.mm.flags import PMD_SHIFT, PMD_SIZE, PTRS_PER_PTE
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, PageTable, tables_in
 
 if TYPE_CHECKING:
     from rmaplab.mm.kernel import Kernel
     from rmaplab.mm.mm import Mm
 
-__all__ = ["split_huge_pmd", "zap_all", "zap_range"]
+__all__ = ["split_huge_pmd", "split_huge_pmd_if_needed", "zap_all", "zap_range"]
 
 
 def _zap_entry(kernel: "Kernel", entry: int) -> None:
@@ -70,3 +70,9 @@ def split_huge_pmd(mm: "Mm", i: int) -> PageTable:
     folio.mapcount += PTRS_PER_PTE - 1
     mm.pgd[i] = table
     return table
+
+
+def split_huge_pmd_if_needed(mm: "Mm", address: int) -> None:
+    """A VMA is about to begin or end at `address`: no PMD entry may straddle it (vma_adjust_trans_huge)."""
+    if address & (PMD_SIZE - 1) and isinstance(mm.pgd.get(address >> PMD_SHIFT), int):
+        split_huge_pmd(mm, address >> PMD_SHIFT)
