@@ -76,7 +76,6 @@ class Importer:
         self._thread_execs: dict[int, Task] = {}
         self._position = 0
         self._time = 0
-        self._last_time = 0
         self._interrupted = False
         handlers: dict[int, Callable[[Task, Any, Any], None]] = {
             raw.ENTER: self._enter,
@@ -140,7 +139,7 @@ class Importer:
                 handlers[kind](task, a, b)
         if events:
             self._position = position
-            self._time = self._last_time = events[-1][0]
+            self._time = events[-1][0]
 
     def _stranger(self, tid: int, kind: int, a: Any, b: Any) -> None:
         """An event of a task that is not (yet) known."""
@@ -690,7 +689,8 @@ class Importer:
         meta.teardown = "inferred" if inferred else "seen"
         meta.duplicates = self._duplicates
         meta.files = self._files.names
-        meta.duration_ns = max(self._last_time - start, 0) if columns["time"] else 0
+        last = max((max(row.time, row.call.last_time) for row in self._table.rows if not row.cancelled), default=0)
+        meta.duration_ns = last - start
         meta.interrupted = meta.interrupted or self._interrupted
         known = {row.pid for row in self._table.rows if not row.cancelled}
         meta.processes = [process for pid, process in self._processes.items() if pid in known]

@@ -158,6 +158,7 @@ class Meta:
     events: dict[str, int] = field(default_factory=dict)
     """Kind -> how many raw events of it were read."""
     duration_ns: int = 0
+    """From the first row to the last event of a recorded task."""
     files: list[str] = field(default_factory=list)
     """Names of the mapped files, indexed by the `file` column."""
     processes: list[dict[str, Any]] = field(default_factory=list)

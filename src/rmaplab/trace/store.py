@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rmaplab.trace.errors import TraceError
 from rmaplab.trace.schema import COLUMNS, OPS, VERSION, Meta, Trace
 
-__all__ = ["ARROW_SCHEMA", "read_trace", "write_atomically", "write_trace"]
+__all__ = ["ARROW_SCHEMA", "check_target", "read_trace", "write_atomically", "write_trace"]
 
 _VERSION_KEY: Final = b"rmaplab.version"
 _META_KEY: Final = b"rmaplab"
@@ -49,17 +49,35 @@ ARROW_SCHEMA: Final = pa.schema([(name, _TYPES[name]) for name in COLUMNS])
 """The Parquet columns of a trace."""
 
 
+def check_target(path: Path) -> None:
+    """Can a file appear at `path`? What is no regular file is never replaced.
+
+    :raises TraceError: no; says why
+    """
+    try:
+        if path.is_dir():
+            raise TraceError(f"cannot write {path}: it is a directory; name a file")
+        if path.exists() and not path.is_file():
+            raise TraceError(f"cannot write {path}: it is no regular file; name another one")
+        if not path.parent.is_dir():
+            raise TraceError(f"cannot write {path}: there is no directory {path.parent}")
+    except (OSError, ValueError) as error:
+        raise TraceError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise TraceError(f"cannot write {path}: no permission to write in {path.parent}")
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Let `write` fill a file that appears at `path` only when it is complete.
 
     :raises TraceError: the disk is full, the directory is missing or not writable
     """
-    directory = path.parent
+    # through a symbolic link the file it names is replaced, not the link
+    path = Path(os.path.realpath(path))
+    check_target(path)
     temporary = ""
     try:
-        if path.is_dir():
-            raise TraceError(f"cannot write {path}: it is a directory; name a file")
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=directory)
+        descriptor, temporary = tempfile.mkstemp(prefix=".rmaplab.", suffix=".tmp", dir=path.parent)
         with open(descriptor, "wb") as out:
             write(out)
             out.flush()
