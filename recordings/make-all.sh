@@ -15,7 +15,8 @@ for program in random threads; do
     cc -O2 -pthread -o "$RMAPLAB_PROGRAMS/$program" "recordings/$program.c"
 done
 
-# The distribution's programs, not what a user may have put in front of them.
+# The distribution's programs, not what a user may have put in front of them, and no locale's files.
+export LC_ALL=C
 PATH=/usr/bin:/bin
 mkdir -p src/rmaplab/recordings
 for name; do

@@ -19,7 +19,7 @@
 #define MAX_THREADS 16
 #define KEPT 32
 
-static int rounds = 100, threads = 4;
+static int rounds = 60, threads = 4;
 static char *fresh;
 static pthread_barrier_t barrier;
 
