@@ -134,12 +134,16 @@ def _do_wp_page(mm: "Mm", vma: Vma, address: int, vpn: int, table: dict[int, int
         kernel.mem.free(folio)
 
 
-def populate_range(mm: "Mm", start: int, end: int, write: bool | None = None, stop: bool = False) -> None:
+def populate_range(
+    mm: "Mm", start: int, end: int, write: bool | None = None, stop: bool = False, failed: bool = False
+) -> None:
     """Fault in [start, end) as mlock, MAP_POPULATE and MADV_POPULATE_* do (populate_vma_page_range).
 
     write: None = as the VMA allows, else for writing or for reading
-    stop: give up at the first hole or VMA that cannot be accessed
+    stop: give up at the first hole, or page that cannot be had
+    failed: the call is known to have met one; where nothing else tells which, a file that is too short is suspected
     """
+    suspect = failed and not _must_fail(mm, start, end, bool(write))
     position = start
     for vma in mm.vmas_in(start, end):
         if stop and vma.vm_start > position:
@@ -158,9 +162,35 @@ def populate_range(mm: "Mm", start: int, end: int, write: bool | None = None, st
                 return
             continue
         low, high = max(start, vma.vm_start), min(end, vma.vm_end)
+        readable = _file_end(vma, low, high, suspect)
         if writes and not flags & VM_SHARED:
-            prepare(vma)
+            prepare(vma)  # do_cow_fault does so before it asks for the page of the file
             if flags & VM_HUGETLB:
                 continue
-            for address in range(low, high, 1 << PAGE_SHIFT):
+            for address in range(low, readable, 1 << PAGE_SHIFT):
                 anon_write_fault(mm, vma, address)
+        if readable < high and stop:
+            return
+
+
+def _must_fail(mm: "Mm", start: int, end: int, write: bool) -> bool:
+    """Is there a hole, or a page that is known not to be had, in [start, end)?"""
+    position = start
+    for vma in mm.vmas_in(start, end):
+        high = min(end, vma.vm_end)
+        if vma.vm_start > position or not vma.vm_flags & (VM_WRITE if write else VM_ACCESS_FLAGS):
+            return True
+        if _file_end(vma, position, high, suspect=False) < high:
+            return True
+        position = high
+    return position < end
+
+
+def _file_end(vma: Vma, low: int, high: int, suspect: bool) -> int:
+    """The address in [low, high] at which the file that `vma` maps ends; `low` for a suspect of unknown length"""
+    file = vma.vm_file
+    if file is None or vma.is_anonymous():
+        return high
+    if file.pages is None:
+        return low if suspect else high
+    return min(high, max(low, vma.vm_start + ((file.pages - vma.vm_pgoff) << PAGE_SHIFT)))

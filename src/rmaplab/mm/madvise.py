@@ -50,8 +50,11 @@ _FLAG_ADVICE: dict[int, tuple[int, int, Callable[[Vma], bool], bool]] = {
 }
 
 
-def madvise(mm: "Mm", start: int, length: int, advice: int) -> None:
-    """madvise over [start, start + length): holes are passed over, an unfit VMA ends most kinds of advice."""
+def madvise(mm: "Mm", start: int, length: int, advice: int, failed: bool = False) -> None:
+    """madvise over [start, start + length): holes are passed over, an unfit VMA ends most kinds of advice.
+
+    failed: the call returned an error, which undoes nothing
+    """
     end = start + page_align(length)
     flag_advice = _FLAG_ADVICE.get(advice)
     if flag_advice is not None:
@@ -62,11 +65,20 @@ def madvise(mm: "Mm", start: int, length: int, advice: int) -> None:
         if advice in (fl.MADV_DONTNEED, fl.MADV_DONTNEED_LOCKED, fl.MADV_FREE):
             _drop_pages(mm, start, end, advice)
         elif advice == fl.MADV_POPULATE_WRITE:
-            populate_range(mm, start, end, write=True, stop=True)
+            populate_range(mm, start, end, write=True, stop=True, failed=failed)
         elif advice == fl.MADV_GUARD_INSTALL:
-            for vma in mm.vmas_in(start, end):
-                prepare(vma)  # guard markers are page-table entries that fork must copy
-                zap_range(mm, max(start, vma.vm_start), min(end, vma.vm_end))
+            _install_guards(mm, start, end)
+
+
+def _install_guards(mm: "Mm", start: int, end: int) -> None:
+    """madvise_guard_install: the markers are page-table entries that fork must copy, so an anonymous VMA gets its
+    anon_vma"""
+    for vma in mm.vmas_in(start, end):
+        if vma.vm_flags & (fl.VM_SPECIAL | fl.VM_HUGETLB | fl.VM_LOCKED):
+            return
+        if vma.is_anonymous():
+            prepare(vma)
+        zap_range(mm, max(start, vma.vm_start), min(end, vma.vm_end))
 
 
 def _change_flags(

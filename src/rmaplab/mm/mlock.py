@@ -44,8 +44,11 @@ def _apply(mm: "Mm", start: int, end: int, locked: int) -> bool:
     return True
 
 
-def mlock(mm: "Mm", address: int, length: int, flags: int = 0) -> None:
-    """mlock, mlock2: lock [address, address + length) and fault it in."""
+def mlock(mm: "Mm", address: int, length: int, flags: int = 0, failed: bool = False) -> None:
+    """mlock, mlock2: lock [address, address + length) and fault it in.
+
+    failed: the call returned an error; it has locked what comes before a hole, and faulted in what it could
+    """
     start = address & PAGE_MASK
     end = page_align(address + length)
     locked = VM_LOCKED_MASK if flags & MLOCK_ONFAULT else VM_LOCKED
@@ -53,7 +56,7 @@ def mlock(mm: "Mm", address: int, length: int, flags: int = 0) -> None:
         complete = _apply(mm, start, end, locked)
     if complete:
         with mm.kernel.locks.mmap_read(mm):
-            populate_range(mm, start, end, stop=True)
+            populate_range(mm, start, end, stop=True, failed=failed)
 
 
 def munlock(mm: "Mm", address: int, length: int) -> None:

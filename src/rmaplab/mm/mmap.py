@@ -51,6 +51,8 @@ def _unmap_and_unlink(mm: "Mm", vmas: list[Vma]) -> None:
 
 def do_munmap(mm: "Mm", start: int, end: int) -> None:
     """Unmap [start, end) (do_vmi_align_munmap). Mmap lock held for writing."""
+    if start >= end:
+        return
     vmas = _gather_munmap_vmas(mm, start, end)
     if vmas:
         _unmap_and_unlink(mm, vmas)

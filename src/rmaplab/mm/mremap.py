@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.mm.fault import populate_range
 from rmaplab.mm.flags import (
+    EFAULT,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     PAGE_SHIFT,
@@ -23,12 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["copy_vma", "move_page_tables", "mremap"]
 
 
-def mremap(mm: "Mm", address: int, old_length: int, new_length: int, flags: int, result: int) -> None:
-    """A successful mremap of [address, address + old_length) that returned `result`."""
+def mremap(
+    mm: "Mm", address: int, old_length: int, new_length: int, flags: int, new_address: int, result: int
+) -> None:
+    """mremap of [address, address + old_length) to `new_address` (if MREMAP_FIXED) that returned `result`.
+
+    A failed call has changed nothing, except one that moves several VMAs: those before the culprit have moved.
+    """
     old_length, new_length = page_align(old_length), page_align(new_length)
+    several = flags & MREMAP_FIXED and old_length == new_length and mm.kernel.profile.mremap_moves_many
+    if result < 0 and not (several and result == -EFAULT):
+        return
     with mm.kernel.locks.mmap_write(mm):
-        if flags & MREMAP_FIXED and old_length == new_length and mm.kernel.profile.mremap_moves_many:
-            _move_many(mm, address, old_length, flags, result)
+        if several:
+            _move_many(mm, address, old_length, flags, new_address)
             return
         grown = _remap_one(mm, address, old_length, new_length, flags, result)
     if grown is not None:
@@ -46,9 +55,17 @@ def _move_many(mm: "Mm", start: int, length: int, flags: int, target: int) -> No
         vma = mm.find_vma(position)
         if vma is None or vma.vm_start >= end:
             return
+        if not _multi_allowed(vma) and (position > start or vma.vm_end < end):
+            return
         low, high = max(vma.vm_start, position), min(end, vma.vm_end)
         _remap_one(mm, low, high - low, high - low, flags, target + low - start)
         position = high
+
+
+def _multi_allowed(vma: Vma) -> bool:
+    """vma_multi_allowed: not where a get_unmapped_area of the file might disobey MREMAP_FIXED"""
+    file = vma.vm_file
+    return file is None or not (file.close or file.zero)
 
 
 def _remap_one(

@@ -28,17 +28,17 @@ class File:
     """A ``struct file`` that a VMA maps.
 
     zero: /dev/zero, whose private mapping keeps the file but is anonymous (mmap_zero)
-    sysv: System V shared memory: its VMAs have vm_ops->close, so that no merge may remove one, and its
+    close: System V shared memory: its VMAs have vm_ops->close, so that no merge may remove one, and its
         get_unmapped_area keeps mremap from moving one together with others
     pages: its length, None where unknown; a page beyond it cannot be faulted in
     """
 
-    __slots__ = ("name", "pages", "sysv", "zero")
+    __slots__ = ("close", "name", "pages", "zero")
 
-    def __init__(self, name: str, zero: bool = False, sysv: bool = False, pages: int | None = None) -> None:
+    def __init__(self, name: str, zero: bool = False, close: bool = False, pages: int | None = None) -> None:
         self.name = name
         self.zero = zero
-        self.sysv = sysv
+        self.close = close
         self.pages = pages
 
     def __repr__(self) -> str:

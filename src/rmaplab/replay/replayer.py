@@ -55,7 +55,7 @@ class Replayer:
         self.problems: Counter[str] = Counter()  # rows that could not be applied, by reason
         self.range_differs = 0  # mmap rows whose VMA is not the one that MMAP2 shows
         self.files = [
-            File(name, zero=name == "/dev/zero", close=name.startswith("/SYSV")) for name in trace.meta.files
+            File(name, zero=name == "/dev/zero", close=name.startswith(("SYSV", "/SYSV"))) for name in trace.meta.files
         ]
         c = trace.columns
         self.tid, self.pid, self.addr, self.len = c["tid"], c["pid"], c["addr"], c["len"]
@@ -209,6 +209,8 @@ class Replayer:
         vm_flags |= mm.def_flags
         number = self.file[row]
         file = self.files[number] if number >= 0 else None
+        if file is not None and shared and flags & fl.MAP_ANONYMOUS:
+            file.pages = (end - start) >> fl.PAGE_SHIFT  # the shmem file made for it
         pgoff = self.pgoff[row] if file is not None else start >> fl.PAGE_SHIFT
         with self.kernel.locks.mmap_write(mm):
             vma = mmap_region(mm, start, end, vm_flags, file, pgoff)
@@ -230,8 +232,16 @@ class Replayer:
             mprotect(task.mm, self.addr[row], self.len[row], self.prot[row])
 
     def _mremap(self, task: Task, row: int) -> None:
-        if task.mm is not None and self.ret[row] >= 0:
-            mremap(task.mm, self.addr[row], self.len[row], self.len2[row], self.flags[row], self.ret[row])
+        if task.mm is not None:
+            mremap(
+                task.mm,
+                self.addr[row],
+                self.len[row],
+                self.len2[row],
+                self.flags[row],
+                self.addr2[row],
+                self.ret[row],
+            )
 
     def _brk(self, task: Task, row: int) -> None:
         if task.mm is not None:
@@ -239,11 +249,11 @@ class Replayer:
 
     def _madvise(self, task: Task, row: int) -> None:
         if task.mm is not None:
-            madvise(task.mm, self.addr[row], self.len[row], self.flags[row])
+            madvise(task.mm, self.addr[row], self.len[row], self.flags[row], self.ret[row] < 0)
 
     def _mlock(self, task: Task, row: int) -> None:
         if task.mm is not None:
-            mlock(task.mm, self.addr[row], self.len[row], self.flags[row])
+            mlock(task.mm, self.addr[row], self.len[row], self.flags[row], self.ret[row] < 0)
 
     def _munlock(self, task: Task, row: int) -> None:
         if task.mm is not None:
