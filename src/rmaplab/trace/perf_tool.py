@@ -19,8 +19,9 @@ from typing import Final
 from rmaplab.trace.errors import RecordError, TraceError
 from rmaplab.trace.perf_data import find_perf
 
-__all__ = ["PerfRecord", "check_permission", "check_version"]
+__all__ = ["DISK_FULL", "PerfRecord", "check_permission", "check_version"]
 
+DISK_FULL: Final = "the disk is full: perf could not write the recording; make room or use -o elsewhere"
 _OLDEST: Final = (5, 15)
 """First perf with --synth (commit 41b740b6e8a9 "perf record: Add --synth option")."""
 _START_SECONDS: Final = 120.0
@@ -30,6 +31,7 @@ _PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
 _CAP_SYS_ADMIN: Final = 21
 _CAP_PERFMON: Final = 38
 _PR_SET_PDEATHSIG: Final = 1
+_CHATTER: Final = re.compile(r"\[ perf record: (?:Woken up|Captured and wrote)|Events (?:en|dis)abled|=+$|Error:$")
 
 
 def check_version() -> str:
@@ -86,8 +88,9 @@ class PerfRecord:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__
         control_read, self._control = os.pipe()
         self._ack, ack_write = os.pipe()
+        # not -q: it would silence errors too
         command = [
-            find_perf(), "record", "-q", "-o", str(data), "--data", "--synth", "no",
+            find_perf(), "record", "-o", str(data), "--data", "--synth", "no",
             *_buffers(), "--control", f"fd:{control_read},{ack_write}",
             *scope, *events, *after,
         ]  # fmt: skip
@@ -161,14 +164,18 @@ class PerfRecord:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise RecordError("perf did not end; nothing was kept") from None
-        # perf ends itself by the signal that stopped it
-        if self._process.returncode not in (0, -signal.SIGINT):
+        said = self._said()
+        # perf ends itself by the signal that stopped it, even when it could not write everything
+        if self._process.returncode not in (0, -signal.SIGINT) or "failed to write perf data" in said:
             raise self._failure()
-        return self._said()
+        return said
 
     def _said(self) -> str:
+        """What perf wrote to stderr, without its reports of success."""
         self._complaints.seek(0)
-        return self._complaints.read(1 << 16).decode("utf-8", "replace").strip()
+        text = self._complaints.read(1 << 16).decode("utf-8", "replace")
+        lines = (line.strip() for line in text.splitlines())
+        return "\n".join(line for line in lines if line and not _CHATTER.match(line))
 
     def _failure(self) -> RecordError:
         """Why perf gave up, as one line."""
@@ -177,13 +184,13 @@ class PerfRecord:
         said = self._said()
         lower = said.lower()
         if "no space left" in lower:
-            return RecordError("the disk is full: perf could not write the recording; free space or use -o elsewhere")
+            return RecordError(DISK_FULL)
         if "paranoid" in lower or "permission" in lower or "operation not permitted" in lower:
             value = ""
             with contextlib.suppress(OSError):
                 value = f" ({_PARANOID} is {_PARANOID.read_text().strip()}, -1 allows it)"
             return RecordError(f"recording kernel events is forbidden{value}; run as root")
-        lines = [line.strip() for line in said.splitlines() if line.strip() and set(line.strip()) != {"="}]
+        lines = said.splitlines()
         reason = lines[0][:200] if lines else f"exit status {self._process.returncode}"
         return RecordError(f"perf record failed: {reason}")
 

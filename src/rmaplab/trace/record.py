@@ -18,7 +18,7 @@ from rmaplab.trace.command import HeldCommand
 from rmaplab.trace.errors import RecordError, TraceError
 from rmaplab.trace.perf_data import script_output
 from rmaplab.trace.perf_events import choose_events, find_tracefs
-from rmaplab.trace.perf_tool import PerfRecord, check_permission, check_version
+from rmaplab.trace.perf_tool import DISK_FULL, PerfRecord, check_permission, check_version
 from rmaplab.trace.schema import Meta, Trace
 from rmaplab.trace.source import Progress, import_text
 from rmaplab.trace.store import check_target, write_trace
@@ -27,6 +27,10 @@ __all__ = ["MODES", "Recording", "record"]
 
 MODES: Final = ("auto", "cgroup", "task")
 """How perf is attached: CPU-wide to a cgroup of our own, to the task and its children, or as it can be."""
+
+
+_ROOM: Final = 1 << 20
+"""Bytes free on a disk that is not full."""
 
 
 @dataclass
@@ -158,6 +162,9 @@ def _import(data: Path, meta: Meta, full_paths: bool, progress: Progress | None)
         with script_output(data) as stream:
             return import_text(stream, data, meta, full_paths, progress=progress)
     except TraceError as error:
+        # perf says nothing when only the last words, its header, found no room
+        if shutil.disk_usage(data.parent).free < _ROOM:
+            raise RecordError(DISK_FULL) from error
         raise TraceError(str(error).replace(str(data), "the recording")) from error
 
 
