@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 
 from rmaplab.mm.flags import (
     PAGE_SHIFT,
+    PMD_SHIFT,
     PMD_SIZE,
     VM_ACCESS_FLAGS,
     VM_HUGEPAGE,
     VM_HUGETLB,
     VM_LOCKONFAULT,
     VM_NOHUGEPAGE,
+    VM_READ,
     VM_SHARED,
     VM_SPECIAL,
     VM_WRITE,
@@ -63,11 +65,15 @@ def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
             with mm.kernel.locks.vma_read(vma):
                 anon_write_fault(mm, vma, address)
     elif flags & VM_ACCESS_FLAGS and (flags & VM_HUGEPAGE or mm.kernel.thp == "always"):
-        # do_huge_pmd_anonymous_page prepares before it knows that the huge zero folio is enough
-        vpn = address >> PAGE_SHIFT
-        if _huge_possible(mm, vma, address) and vpn >> 9 not in mm.pgd:
-            vmf_anon_prepare(vma)
+        _read_fault(mm, vma, address)
     return True
+
+
+def _read_fault(mm: "Mm", vma: Vma, address: int) -> None:
+    """do_huge_pmd_anonymous_page prepares before it knows that the huge zero folio is enough; for small pages the zero
+    page is"""
+    if _huge_possible(mm, vma, address) and address >> PMD_SHIFT not in mm.pgd:
+        vmf_anon_prepare(vma)
 
 
 def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
@@ -82,9 +88,9 @@ def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
             return
         table = mm.pgd[i] = {}
     elif isinstance(table, int):
-        if table & WRITE:
+        if table & WRITE or _do_huge_pmd_wp_page(mm, vma, i, table):
             return
-        table = split_huge_pmd(mm, i)  # do_huge_pmd_wp_page falls back to the small page
+        table = split_huge_pmd(mm, i)
     entry = table.get(vpn)
     if entry is None:
         folio = kernel.mem.alloc()
@@ -106,6 +112,21 @@ def _do_huge_pmd_anonymous_page(mm: "Mm", vma: Vma, i: int) -> None:
     folio.mapcount = 1
     with kernel.locks.page_table(mm, i << 21):
         mm.pgd[i] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
+
+
+def _do_huge_pmd_wp_page(mm: "Mm", vma: Vma, i: int, entry: int) -> bool:
+    """A write to a write-protected PMD entry; False if the folio may be shared (do_huge_pmd_wp_page)."""
+    kernel = mm.kernel
+    folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
+    assert folio is not None
+    if not folio.exclusive & 1:
+        if folio.mapcount > 1 or folio.refs:
+            return False
+        with kernel.locks.folio(folio):
+            kernel.hooks.folio_move_anon_rmap(folio, vma)
+        folio.exclusive = (1 << folio.nr_pages) - 1
+    mm.pgd[i] = entry | WRITE
+    return True
 
 
 def _do_wp_page(mm: "Mm", vma: Vma, address: int, vpn: int, table: dict[int, int], entry: int) -> None:
@@ -150,12 +171,13 @@ def populate_range(
             return
         position = vma.vm_end
         flags = vma.vm_flags
-        if flags & VM_SPECIAL or (write is None and flags & VM_LOCKONFAULT):
+        special = flags & (VM_SPECIAL | VM_HUGETLB) == VM_SPECIAL
+        if write is None and (special or flags & VM_LOCKONFAULT):
             continue
         writes = write
         if writes is None:
             writes = flags & (VM_WRITE | VM_SHARED) == VM_WRITE
-        if write and not flags & VM_WRITE:
+        if write is not None and (not flags & (VM_WRITE if write else VM_READ) or special):
             return
         if not flags & VM_ACCESS_FLAGS:
             if stop:
@@ -169,6 +191,9 @@ def populate_range(
                 continue
             for address in range(low, readable, 1 << PAGE_SHIFT):
                 anon_write_fault(mm, vma, address)
+        elif flags & VM_HUGEPAGE or mm.kernel.thp == "always":
+            for i in range(low >> PMD_SHIFT, ((high - 1) >> PMD_SHIFT) + 1):
+                _read_fault(mm, vma, max(low, i << PMD_SHIFT))
         if readable < high and stop:
             return
 

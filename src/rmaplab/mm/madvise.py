@@ -66,6 +66,8 @@ def madvise(mm: "Mm", start: int, length: int, advice: int, failed: bool = False
             _drop_pages(mm, start, end, advice)
         elif advice == fl.MADV_POPULATE_WRITE:
             populate_range(mm, start, end, write=True, stop=True, failed=failed)
+        elif advice == fl.MADV_POPULATE_READ:
+            populate_range(mm, start, end, write=False, stop=True, failed=failed)
         elif advice == fl.MADV_GUARD_INSTALL:
             _install_guards(mm, start, end)
 
