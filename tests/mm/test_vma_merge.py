@@ -14,7 +14,7 @@ from rmaplab.mm.fork import dup_mm
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.mmap import brk
-from rmaplab.mm.mremap import copy_vma, mremap
+from rmaplab.mm.mremap import copy_vma
 from rmaplab.mm.protect import mprotect
 from rmaplab.mm.vma import (
     File,
@@ -24,9 +24,8 @@ from rmaplab.mm.vma import (
     vma_merge_new_range,
     vma_modify,
 )
-from tests.support.builders import RO, RW, layout, link, live, make_kernel, mmap, write
+from tests.support.builders import RO, RW, layout, link, live, make_kernel, mmap, move, resize, write
 
-MOVE = fl.MREMAP_MAYMOVE | fl.MREMAP_FIXED
 PROT_RW = fl.PROT_READ | fl.PROT_WRITE
 
 
@@ -326,7 +325,7 @@ def test_growing_in_place_joins_what_comes_next(mm: Mm) -> None:
     """A VMA that grows up to an equal VMA becomes one with it (merge_extend)."""
     vma = link(mm, 0, 1)
     link(mm, 3, 4)
-    mremap(mm, 0, 1 << 12, 3 << 12, 0, 0)
+    resize(mm, 0, 1, 3)
     assert layout(mm) == [(0, 4, 0)]
     assert mm.vmas == [vma]
 
@@ -373,10 +372,10 @@ def test_faulted_vma_moves_next_to_unfaulted(
     mm = new_mm
     vma = link(mm, 10, 12, fault=True)
     owned = vma.anon_vma
-    mremap(mm, 10 << 12, 2 << 12, 2 << 12, MOVE, 30 << 12)
+    move(mm, 10, 12, 30)
     for first, last, fault in targets:
         link(mm, first, last, fault=fault)
-    mremap(mm, 30 << 12, 2 << 12, 2 << 12, MOVE, 10 << 12)
+    move(mm, 30, 32, 10)
     assert layout(mm) == expected
     assert mm.vmas[0].anon_vma is owned
     assert [avc.vma for avc in owned.avcs] == mm.vmas
@@ -389,9 +388,9 @@ def test_faulted_vma_moves_between_unfaulted_and_its_own_rest(new_mm: Mm) -> Non
     vma = link(mm, 10, 14, fault=True)
     write(mm, 13)
     owned = vma.anon_vma
-    mremap(mm, 10 << 12, 2 << 12, 2 << 12, MOVE, 30 << 12)
+    move(mm, 10, 12, 30)
     link(mm, 8, 10)
-    mremap(mm, 30 << 12, 2 << 12, 2 << 12, MOVE, 10 << 12)
+    move(mm, 30, 32, 10)
     assert layout(mm) == [(8, 14, 8)]
     assert [avc.vma for avc in owned.avcs] == mm.vmas
 
@@ -399,9 +398,9 @@ def test_faulted_vma_moves_between_unfaulted_and_its_own_rest(new_mm: Mm) -> Non
 def test_forked_vma_moved_next_to_unfaulted_stays_apart(new_mm: Mm) -> None:
     """The chain of the VMA that is copied counts as well (61f67c230a5e's series)."""
     child = forked_child(new_mm.kernel)
-    mremap(child, 4 << 12, 2 << 12, 2 << 12, MOVE, 30 << 12)
+    move(child, 4, 6, 30)
     link(child, 2, 4)
-    mremap(child, 30 << 12, 2 << 12, 2 << 12, MOVE, 4 << 12)
+    move(child, 30, 32, 4)
     assert layout(child) == [(2, 4, 2), (4, 6, 4)]
 
 
@@ -412,7 +411,7 @@ def test_unfaulted_vma_moves_between_faulted(mm: Mm) -> None:
     write(mm, 10, 15)
     mmap(mm, 12, 14, RO)  # punches the hole
     link(mm, 30, 32)
-    mremap(mm, 30 << 12, 2 << 12, 2 << 12, MOVE, 12 << 12)
+    move(mm, 30, 32, 12)
     assert layout(mm) == [(10, 16, 10)]
     assert mm.vmas[0].anon_vma is not None
     assert vma.vm_mm is mm
@@ -422,7 +421,7 @@ def test_faulted_vma_moved_to_a_wrong_offset_stays_apart(mm: Mm) -> None:
     """Merging by address alone (selftest merge.mremap_correct_placed_faulted is the opposite case)."""
     link(mm, 0, 2, fault=True)
     link(mm, 10, 12, fault=True)
-    mremap(mm, 0, 2 << 12, 2 << 12, MOVE, 12 << 12)
+    move(mm, 0, 2, 12)
     assert layout(mm) == [(10, 12, 10), (12, 14, 0)]
 
 
@@ -432,10 +431,10 @@ def test_correctly_placed_faulted_vmas_merge_again(mm: Mm) -> None:
     mmap(mm, 0, 15)
     write(mm, 0, 5, 10)
     for first, target in ((0, 100), (5, 120), (10, 140)):
-        mremap(mm, first << 12, 5 << 12, 5 << 12, MOVE, target << 12)
+        move(mm, first, first + 5, target)
     assert layout(mm) == [(100, 105, 0), (120, 125, 5), (140, 145, 10)]
-    mremap(mm, 120 << 12, 5 << 12, 5 << 12, MOVE, 105 << 12)
-    mremap(mm, 140 << 12, 5 << 12, 5 << 12, MOVE, 110 << 12)
+    move(mm, 120, 125, 105)
+    move(mm, 140, 145, 110)
     assert layout(mm) == [(100, 115, 0)]
 
 

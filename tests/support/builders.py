@@ -9,11 +9,26 @@ from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.mmap import insert_new_vma, mmap_region
+from rmaplab.mm.mremap import mremap
 from rmaplab.mm.pagetable import ENTRY_SHIFT
 from rmaplab.mm.profile import PROFILES
 from rmaplab.mm.vma import File, Vma
 
-__all__ = ["MAY", "RO", "RW", "SHARED", "folio_at", "layout", "link", "live", "make_kernel", "mmap", "write"]
+__all__ = [
+    "MAY",
+    "RO",
+    "RW",
+    "SHARED",
+    "folio_at",
+    "layout",
+    "link",
+    "live",
+    "make_kernel",
+    "mmap",
+    "move",
+    "resize",
+    "write",
+]
 
 MAY = fl.VM_MAYREAD | fl.VM_MAYWRITE | fl.VM_MAYEXEC
 RW = fl.VM_READ | fl.VM_WRITE | MAY | fl.VM_ACCOUNT
@@ -26,9 +41,7 @@ def make_kernel(profile: str = "6.18", design: Hooks | None = None, *, thp: str 
     return Kernel(design or AnonVmaDesign(), PROFILES[profile], thp=thp)
 
 
-def link(
-    mm: Mm, first: int, last: int, flags: int = RW, *, file: File | None = None, fault: bool = False
-) -> Vma:
+def link(mm: Mm, first: int, last: int, flags: int = RW, *, file: File | None = None, fault: bool = False) -> Vma:
     """A VMA over pages [first, last), never merged with a neighbour; `fault` writes to its first page."""
     vma = insert_new_vma(mm, first << 12, last << 12, flags, file)
     if fault:
@@ -39,6 +52,18 @@ def link(
 def mmap(mm: Mm, first: int, last: int, flags: int = RW, *, file: File | None = None, pgoff: int = 0) -> Vma:
     """What MAP_FIXED does over pages [first, last)."""
     return mmap_region(mm, first << 12, last << 12, flags, file, pgoff if file is not None else first)
+
+
+def move(mm: Mm, first: int, last: int, to: int, flags: int = fl.MREMAP_MAYMOVE | fl.MREMAP_FIXED) -> None:
+    """A successful mremap of pages [first, last) to `to`, without a change of size."""
+    length = (last - first) << 12
+    mremap(mm, first << 12, length, length, flags, to << 12, to << 12)
+
+
+def resize(mm: Mm, first: int, last: int, pages: int, *, to: int | None = None) -> None:
+    """A successful mremap of pages [first, last) to a length of `pages`, in place or at `to`."""
+    place = first if to is None else to
+    mremap(mm, first << 12, (last - first) << 12, pages << 12, fl.MREMAP_MAYMOVE, 0, place << 12)
 
 
 def write(mm: Mm, *pages: int) -> None:
