@@ -25,9 +25,10 @@ class AnonVma:
     num_children: anon_vmas whose parent this is; a root is its own
     num_active_vmas: VMAs whose `anon_vma` points here
     avcs: the interval tree, as a list
+    tagged: the same pointer with a tag, for designs that tag it
     """
 
-    __slots__ = ("avcs", "num_active_vmas", "num_children", "parent", "refcount", "root")
+    __slots__ = ("avcs", "num_active_vmas", "num_children", "parent", "refcount", "root", "tagged")
 
     def __init__(self) -> None:
         self.root: AnonVma = self
@@ -36,6 +37,7 @@ class AnonVma:
         self.num_children = 0
         self.num_active_vmas = 0
         self.avcs: list[AnonVmaChain] = []
+        self.tagged: Any = None
 
 
 class AnonVmaChain:
@@ -99,7 +101,19 @@ class AnonVmaDesign:
         root = anon_vma.root
         if root is not anon_vma:
             self._put(root)
-        del anon_vma.root, anon_vma.parent  # poison, and no reference cycles
+        del anon_vma.root, anon_vma.parent, anon_vma.tagged  # poison, and no reference cycles
+
+    def _owner(self, vma: Vma) -> AnonVma | None:
+        """The anon_vma that the folios of `vma` name."""
+        return vma.anon_vma  # type: ignore[no-any-return]
+
+    def _singular(self, vma: Vma) -> bool:
+        """Linked with one anon_vma only, so never forked (list_is_singular)."""
+        return len(vma.anon_vma_chain) == 1
+
+    def _had_uncowed_parents(self, vma: Vma | None) -> bool:
+        """Forked, and still linked with the anon_vmas of its parents (vma_had_uncowed_parents)."""
+        return vma is not None and vma.anon_vma is not None and not self._singular(vma)
 
     # --- hook 1
 
@@ -120,9 +134,9 @@ class AnonVmaDesign:
     def _find_mergeable(self, vma: Vma) -> AnonVma | None:
         """find_mergeable_anon_vma: only from a neighbour that has no other anon_vma (reusable_anon_vma)"""
         prev, next_ = vma.vm_mm.prev_next(vma)
-        if next_ is not None and len(next_.anon_vma_chain) == 1 and anon_vma_compatible(vma, next_):
+        if next_ is not None and self._singular(next_) and anon_vma_compatible(vma, next_):
             return next_.anon_vma  # type: ignore[no-any-return]
-        if prev is not None and len(prev.anon_vma_chain) == 1 and anon_vma_compatible(prev, vma):
+        if prev is not None and self._singular(prev) and anon_vma_compatible(prev, vma):
             return prev.anon_vma  # type: ignore[no-any-return]
         return None
 
@@ -209,8 +223,9 @@ class AnonVmaDesign:
                 and anon_vma.num_active_vmas == 0
             ):
                 dst.anon_vma = anon_vma
-        if dst.anon_vma is not None:
-            dst.anon_vma.num_active_vmas += 1
+        owner = self._owner(dst)
+        if owner is not None:
+            owner.num_active_vmas += 1
 
     def dup_anon_vma(self, dst: Vma, src: Vma) -> None:
         """dup_anon_vma: a merge target without an anon_vma takes over that of the VMA it grows over"""
@@ -234,8 +249,9 @@ class AnonVmaDesign:
                     empty.append(avc)
                     continue
                 self._avcs.free(avc)
-            if vma.anon_vma is not None:
-                vma.anon_vma.num_active_vmas -= 1
+            owner = self._owner(vma)
+            if owner is not None:
+                owner.num_active_vmas -= 1
                 vma.anon_vma = None
         for avc in empty:
             self._put(avc.anon_vma)
@@ -248,13 +264,13 @@ class AnonVmaDesign:
         """is_mergeable_anon_vma"""
         target_anon_vma = target.anon_vma
         if not self.profile.merge_asks_uncowed_parents:
-            if (target_anon_vma is None or anon_vma is None) and len(target.anon_vma_chain) == 1:
+            if (target_anon_vma is None or anon_vma is None) and self._singular(target):
                 return True
             return target_anon_vma is anon_vma
         if target_anon_vma is None and anon_vma is not None:
-            return not _had_uncowed_parents(source) and not _had_uncowed_parents(copied_from)
+            return not self._had_uncowed_parents(source) and not self._had_uncowed_parents(copied_from)
         if target_anon_vma is not None and anon_vma is None:
-            return not _had_uncowed_parents(target)
+            return not self._had_uncowed_parents(target)
         return target_anon_vma is anon_vma
 
     def same_anon_vma(self, one: Vma, other: Vma) -> bool:
@@ -289,7 +305,3 @@ class AnonVmaDesign:
     def move_page_tables(self, folio: Folio, vma: Vma, new_vma: Vma) -> None:
         """Nothing, for the same reason."""
 
-
-def _had_uncowed_parents(vma: Vma | None) -> bool:
-    """vma_had_uncowed_parents: forked, and still linked with the anon_vmas of its parents"""
-    return vma is not None and vma.anon_vma is not None and len(vma.anon_vma_chain) != 1

@@ -284,7 +284,8 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
         assert prev is not None and next_ is not None
         mm.kernel.locks.vma_start_write(prev)
         mm.kernel.locks.vma_start_write(next_)
-        hooks.dup_anon_vma(prev, next_ if next_.anon_vma is not None else vma)
+        hooks.dup_anon_vma(prev, next_)
+        hooks.dup_anon_vma(prev, vma)
         with hooks.anon_vma_lock(prev):
             mm.remove(vma)
             mm.remove(next_)
