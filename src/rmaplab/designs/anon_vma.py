@@ -258,9 +258,7 @@ class AnonVmaDesign:
             self._avcs.free(avc)
         vma.anon_vma_chain = ()
 
-    def is_mergeable_anon_vma(
-        self, target: Vma, anon_vma: Any, source: Vma | None, copied_from: Vma | None
-    ) -> bool:
+    def is_mergeable_anon_vma(self, target: Vma, anon_vma: Any, source: Vma | None, copied_from: Vma | None) -> bool:
         """is_mergeable_anon_vma"""
         target_anon_vma = target.anon_vma
         if not self.profile.merge_asks_uncowed_parents:
@@ -304,4 +302,3 @@ class AnonVmaDesign:
 
     def move_page_tables(self, folio: Folio, vma: Vma, new_vma: Vma) -> None:
         """Nothing, for the same reason."""
-

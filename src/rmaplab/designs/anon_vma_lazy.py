@@ -283,4 +283,3 @@ class AnonVmaLazyDesign(AnonVmaDesign):
     def vma_fields(self) -> dict[str, int]:
         """Bytes that the design adds to vm_area_struct, by field."""
         return {"lazy root": 8, "vm_rcuref": 8, "base of the group": 8}
-

@@ -5,15 +5,34 @@ from typing import TYPE_CHECKING
 
 from rmaplab.mm.fault import populate_range
 from rmaplab.mm.flags import (
+    MAP_GROWSDOWN,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_NONBLOCK,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MAP_STACK,
+    MAP_TYPE,
     PAGE_SHIFT,
     VM_ACCOUNT,
+    VM_GROWSDOWN,
+    VM_HUGETLB,
+    VM_LOCKED,
     VM_LOCKED_MASK,
     VM_MAYEXEC,
     VM_MAYREAD,
+    VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_NOHUGEPAGE,
+    VM_NORESERVE,
     VM_READ,
+    VM_SHARED,
+    VM_SPECIAL,
     VM_WRITE,
     page_align,
+    prot_to_vm_flags,
 )
 from rmaplab.mm.vma import File, Vma, split_vma, vma_merge_new_range
 from rmaplab.mm.zap import zap_range
@@ -21,7 +40,24 @@ from rmaplab.mm.zap import zap_range
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
 
-__all__ = ["VM_DATA_DEFAULT_FLAGS", "brk", "do_brk_flags", "do_munmap", "expand_downwards", "mmap_region"]
+__all__ = [
+    "VM_DATA_DEFAULT_FLAGS",
+    "brk",
+    "do_brk_flags",
+    "do_mmap",
+    "do_munmap",
+    "expand_downwards",
+    "insert_new_vma",
+    "mmap_region",
+]
+
+_VM_FLAG_OF_MAP = (
+    (MAP_GROWSDOWN, VM_GROWSDOWN),
+    (MAP_LOCKED, VM_LOCKED),
+    (MAP_STACK, VM_NOHUGEPAGE),
+    (MAP_NORESERVE, VM_NORESERVE),
+    (MAP_HUGETLB, VM_HUGETLB | VM_SPECIAL),
+)
 
 VM_DATA_DEFAULT_FLAGS = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 
@@ -84,6 +120,28 @@ def _init(mm: "Mm", vma: Vma, start: int, end: int, vm_flags: int, file: File | 
     vma.vm_file = file
     mm.kernel.locks.vma_start_write(vma)
     mm.insert(vma)
+
+
+def do_mmap(
+    mm: "Mm", start: int, length: int, prot: int, flags: int, file: File | None = None, pgoff: int = 0
+) -> Vma:
+    """A successful mmap with PROT_* `prot` and MAP_* `flags` that returned `start`; `pgoff` counts with a `file` only."""
+    end = start + page_align(length)
+    vm_flags = prot_to_vm_flags(prot) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+    if flags & MAP_TYPE in (MAP_SHARED, MAP_SHARED_VALIDATE):
+        vm_flags |= VM_SHARED | VM_MAYSHARE
+    for map_flag, vm_flag in _VM_FLAG_OF_MAP:
+        if flags & map_flag:
+            vm_flags |= vm_flag
+    if not flags & MAP_HUGETLB and vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
+        vm_flags |= VM_ACCOUNT  # accountable_mapping
+    vm_flags |= mm.def_flags
+    with mm.kernel.locks.mmap_write(mm):
+        vma = mmap_region(mm, start, end, vm_flags, file, start >> PAGE_SHIFT if file is None else pgoff)
+    if vm_flags & VM_LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
+        with mm.kernel.locks.mmap_read(mm):
+            populate_range(mm, start, end)
+    return vma
 
 
 def insert_new_vma(

@@ -41,10 +41,8 @@ def zap_range(mm: "Mm", start: int, end: int) -> None:
                 continue
             table = split_huge_pmd(mm, i)
         with kernel.locks.page_table(mm, low << 12):
-            if first <= low and high <= last:
-                gone = list(table)
-            else:
-                gone = [vpn for vpn in table if first <= vpn < last]
+            whole = first <= low and high <= last
+            gone = list(table) if whole else [vpn for vpn in table if first <= vpn < last]
             for vpn in gone:
                 _zap_entry(kernel, table.pop(vpn))
         if not table:

@@ -13,10 +13,11 @@ from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.madvise import madvise
 from rmaplab.mm.mlock import mlock, mlockall, munlock, munlockall
 from rmaplab.mm.mm import Mm
-from rmaplab.mm.mmap import brk, do_munmap, expand_downwards, mmap_region
+from rmaplab.mm.mmap import brk, do_mmap, do_munmap, expand_downwards, mmap_region
 from rmaplab.mm.mremap import mremap
 from rmaplab.mm.protect import mprotect
 from rmaplab.mm.vma import File
+from rmaplab.replay.series import Series
 from rmaplab.trace.schema import Trace
 
 __all__ = ["Replayer", "Task"]
@@ -35,9 +36,7 @@ class Task:
         self.mm = mm
         self.bprm_mm: Mm | None = None
         self.elf: ElfMapper | None = None
-        self.late_fault: int | None = (
-            None  # address of a write fault that found no VMA: a stack may grow to it
-        )
+        self.late_fault: int | None = None  # address of a write fault that found no VMA: a stack may grow to it
 
 
 class Replayer:
@@ -98,13 +97,25 @@ class Replayer:
             task = self.tasks[tid] = Task(None)
         self.handlers[op](task, row)
 
-    def run(self, after_row: Callable[[int], None] | None = None) -> None:
-        """Apply all rows; `after_row(row)` is called after each, if given."""
+    def run(self, series: Series | None = None) -> None:
+        """Apply all rows; `series` receives the live objects."""
+        tids = self.tid
+        tasks = self.tasks
+        handlers = self.handlers
         apply = self.apply
+        vmas, anon_vmas, avcs = self.kernel.slabs
+        before = None
         for row, op in enumerate(self.trace.columns["op"]):
-            apply(row, op)
-            if after_row is not None:
-                after_row(row)
+            task = tasks.get(tids[row])
+            if task is None:
+                apply(row, op)
+            else:
+                handlers[op](task, row)
+            if series is not None:
+                now = vmas.live, anon_vmas.live, avcs.live
+                if now != before:
+                    series.add(row, *now)
+                    before = now
 
     def live_mms(self) -> list[Mm]:
         """The address spaces that have not been torn down."""
@@ -189,36 +200,15 @@ class Replayer:
         start, flags = self.ret[row], self.flags[row]
         if mm is None or start < 0:
             return
-        end = start + fl.page_align(self.len[row])
-        shared = flags & fl.MAP_TYPE in (fl.MAP_SHARED, fl.MAP_SHARED_VALIDATE)
-        vm_flags = fl.prot_to_vm_flags(self.prot[row]) | fl.VM_MAYREAD | fl.VM_MAYWRITE | fl.VM_MAYEXEC
-        if shared:
-            vm_flags |= fl.VM_SHARED | fl.VM_MAYSHARE
-        if flags & fl.MAP_GROWSDOWN:
-            vm_flags |= fl.VM_GROWSDOWN
-        if flags & fl.MAP_LOCKED:
-            vm_flags |= fl.VM_LOCKED
-        if flags & fl.MAP_STACK:
-            vm_flags |= fl.VM_NOHUGEPAGE
-        if flags & fl.MAP_NORESERVE:
-            vm_flags |= fl.VM_NORESERVE
-        if flags & fl.MAP_HUGETLB:
-            vm_flags |= fl.VM_HUGETLB | fl.VM_SPECIAL
-        elif vm_flags & (fl.VM_NORESERVE | fl.VM_SHARED | fl.VM_WRITE) == fl.VM_WRITE:
-            vm_flags |= fl.VM_ACCOUNT
-        vm_flags |= mm.def_flags
+        length = self.len[row]
         number = self.file[row]
         file = self.files[number] if number >= 0 else None
+        shared = flags & fl.MAP_TYPE in (fl.MAP_SHARED, fl.MAP_SHARED_VALIDATE)
         if file is not None and shared and flags & fl.MAP_ANONYMOUS:
-            file.pages = (end - start) >> fl.PAGE_SHIFT  # the shmem file made for it
-        pgoff = self.pgoff[row] if file is not None else start >> fl.PAGE_SHIFT
-        with self.kernel.locks.mmap_write(mm):
-            vma = mmap_region(mm, start, end, vm_flags, file, pgoff)
+            file.pages = fl.page_align(length) >> fl.PAGE_SHIFT  # the shmem file made for it
+        vma = do_mmap(mm, start, length, self.prot[row], flags, file, self.pgoff[row])
         if self.len2[row] and (vma.vm_start, vma.vm_end - vma.vm_start) != (self.addr2[row], self.len2[row]):
             self.range_differs += 1
-        if vm_flags & fl.VM_LOCKED or flags & (fl.MAP_POPULATE | fl.MAP_NONBLOCK) == fl.MAP_POPULATE:
-            with self.kernel.locks.mmap_read(mm):
-                populate_range(mm, start, end)
 
     def _munmap(self, task: Task, row: int) -> None:
         mm = task.mm
@@ -272,13 +262,7 @@ class Replayer:
         start = self.ret[row]
         if mm is None or start < 0:
             return
-        vm_flags = (
-            fl.prot_to_vm_flags(self.prot[row])
-            | fl.VM_MAYREAD
-            | fl.VM_MAYEXEC
-            | fl.VM_MAYSHARE
-            | fl.VM_SHARED
-        )
+        vm_flags = fl.prot_to_vm_flags(self.prot[row]) | fl.VM_MAYREAD | fl.VM_MAYEXEC | fl.VM_MAYSHARE | fl.VM_SHARED
         if vm_flags & fl.VM_WRITE:
             vm_flags |= fl.VM_MAYWRITE
         file = self.files[self.file[row]] if self.file[row] >= 0 else File("shm", close=True)

@@ -9,6 +9,7 @@ from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.kernel import CACHE_NAMES, Kernel
 from rmaplab.mm.profile import KernelProfile
 from rmaplab.replay.replayer import Replayer
+from rmaplab.replay.series import Series
 from rmaplab.trace.schema import Trace
 
 __all__ = ["EXAMPLES", "Mismatch", "TruthReport", "check_truth"]
@@ -62,10 +63,7 @@ class TruthReport:
     def exact(self) -> bool:
         """True if nothing differs and the recording allows a verdict."""
         return (
-            self.has_truth
-            and not self.lost
-            and not self.mismatches
-            and self.quiescent_equal == self.quiescent_points
+            self.has_truth and not self.lost and not self.mismatches and self.quiescent_equal == self.quiescent_points
         )
 
     @property
@@ -88,6 +86,7 @@ class _Comparer:
         self.kernel_live = [0, 0, 0]
         self.bound: dict[Any, int] = {}  # model object -> kernel object
         self.objects: dict[int, Any] = {}  # and back
+        self.deferred = {CACHE_NAMES.index(name) for name in trace.meta.deferred}
 
     def after_row(self, row: int, op: str, call: int) -> None:
         first_op = self.first_op.setdefault(call, op)
@@ -103,7 +102,21 @@ class _Comparer:
         truth = self.trace.columns["truth"][row]
         if truth is not None:
             label = self.first_op.pop(call)
-            self.compare(label, self.pending.pop(call, []), truth, row)
+            model = self.pending.pop(call, [])
+            if self.deferred:  # an RCU callback frees them, in no operation
+                model = [entry for entry in model if entry[0] or entry[1] not in self.deferred]
+                truth = [event for event in truth if event & 1 or event >> 1 & 3 not in self.deferred]
+            self.compare(label, model, truth, row)
+
+    def live_equal(self, kernel: Kernel) -> bool:
+        """Are as many objects live in the model as in the kernel?"""
+        return all(
+            slab.live == live + predating
+            for slab, live, predating in zip(
+                kernel.slabs, self.kernel_live, self.report.predating.values(), strict=True
+            )
+            if slab.number not in self.deferred
+        )
 
     def count_inferred(self) -> None:
         """A teardown that perf could not see: the kernel is taken to have freed what the model frees."""
@@ -203,27 +216,32 @@ def _difference(kernel: Counter[tuple[int, int]], model: Counter[tuple[int, int]
     return ", ".join(parts)
 
 
-def check_truth(trace: Trace, hooks: Hooks, profile: KernelProfile) -> TruthReport:
-    """Replay `trace` under `hooks` and compare every operation with the kernel's own slab events."""
+def check_truth(
+    trace: Trace, hooks: Hooks, profile: KernelProfile, series: Series | None = None
+) -> tuple[TruthReport, Kernel]:
+    """Replay `trace` under `hooks` and compare every operation with the kernel's own slab events.
+
+    Returns the report and the kernel at the end. `series` receives the live objects.
+    """
     meta = trace.meta
-    kernel = Kernel(hooks, profile)
+    kernel = Kernel(hooks, profile, thp=meta.thp or "madvise")
     report = TruthReport(hooks.name, profile.name, meta.truth, meta.lost)
     replayer = Replayer(kernel, trace)
     comparer = _Comparer(report, trace, kernel.log_slabs())
+    vmas, anon_vmas, avcs = kernel.slabs
+    before = None
     columns = trace.columns
-    for row, (op, call, quiescent) in enumerate(
-        zip(columns["op"], columns["call"], columns["quiescent"], strict=True)
-    ):
+    for row, (op, call, quiescent) in enumerate(zip(columns["op"], columns["call"], columns["quiescent"], strict=True)):
         replayer.apply(row, op)
         comparer.after_row(row, op, call)
+        if series is not None:
+            now = vmas.live, anon_vmas.live, avcs.live
+            if now != before:
+                series.add(row, *now)
+                before = now
         if quiescent:
             report.quiescent_points += 1
-            report.quiescent_equal += all(
-                slab.live == live + predating
-                for slab, live, predating in zip(
-                    kernel.slabs, comparer.kernel_live, report.predating.values(), strict=True
-                )
-            )
+            report.quiescent_equal += comparer.live_equal(kernel)
     report.ranges_wrong = replayer.range_differs
     report.problems = dict(replayer.problems)
-    return report
+    return report, kernel

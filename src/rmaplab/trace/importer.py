@@ -323,14 +323,10 @@ class Importer:
         op = ROW_OPS[name]
         if ret < 0 and op not in PARTIAL and not call.truth:
             return
-        if call.mapping is not None and op in ("mmap", "shmat") and call.write_position>=0:
-            import os
-            F=float(os.environ.get('MIDF','0.5'))
-            position, time = (call.write_position+F*(call.mapping_position-call.write_position)), call.mapping_time
+        if call.mapping is not None and op in ("mmap", "shmat"):
+            position, time = call.mapping_position, call.mapping_time
         elif call.write_position >= 0:
             position, time = call.write_position, call.write_time
-        elif call.mapping is not None and op in ("mmap", "shmat"):
-            position, time = call.mapping_position, call.mapping_time
         elif call.read_position >= 0:
             # some advice works under the read lock
             position, time = call.read_position, call.read_time

@@ -137,6 +137,8 @@ class Meta:
     machine: str = ""
     """uname -m of the recording machine."""
     cpus: int = 0
+    thp: str = ""
+    """/sys/kernel/mm/transparent_hugepage/enabled of the recording machine: `always`, `madvise` or `never`."""
     page_size: int = 4096
     """Bytes."""
     mode: str = "unknown"

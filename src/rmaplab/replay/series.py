@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Live objects over the course of a replay."""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+
+__all__ = ["Series"]
+
+Counts = tuple[int, int, int]
+"""Live objects: vm_area_struct, anon_vma, anon_vma_chain."""
+
+
+class Series:
+    """Live objects of the three caches, by row; only rows that change them are stored."""
+
+    def __init__(self) -> None:
+        self.rows = array("q")
+        self.counts = (array("q"), array("q"), array("q"))
+
+    def add(self, row: int, vmas: int, anon_vmas: int, avcs: int) -> None:
+        """After `row` this many objects are live."""
+        self.rows.append(row)
+        for column, value in zip(self.counts, (vmas, anon_vmas, avcs), strict=True):
+            column.append(value)
+
+    def at(self, row: int) -> Counts:
+        """Live objects after `row`."""
+        i = bisect_right(self.rows, row) - 1
+        if i < 0:
+            return 0, 0, 0
+        return self.counts[0][i], self.counts[1][i], self.counts[2][i]
+
+    def peak(self, slot_sizes: Sequence[int]) -> int:
+        """The first row after which the objects, weighted with their sizes in bytes, take most memory."""
+        best, best_row = -1, 0
+        v, a, c = slot_sizes
+        for row, vmas, anon_vmas, avcs in zip(self.rows, *self.counts, strict=True):
+            size = vmas * v + anon_vmas * a + avcs * c
+            if size > best:
+                best, best_row = size, row
+        return best_row
+
+    def maxima(self, edges: Sequence[int]) -> list[Counts]:
+        """For each stretch of rows [edges[i], edges[i + 1]) the largest count of each cache in it."""
+        result = []
+        i = 0
+        for low, high in pairwise(edges):
+            most = list(self.at(low))
+            while i < len(self.rows) and self.rows[i] < high:
+                if self.rows[i] >= low:
+                    most = [max(m, column[i]) for m, column in zip(most, self.counts, strict=True)]
+                i += 1
+            result.append((most[0], most[1], most[2]))
+        return result
