@@ -125,7 +125,7 @@ def _init(mm: "Mm", vma: Vma, start: int, end: int, vm_flags: int, file: File | 
 def do_mmap(
     mm: "Mm", start: int, length: int, prot: int, flags: int, file: File | None = None, pgoff: int = 0
 ) -> Vma:
-    """A successful mmap with PROT_* `prot` and MAP_* `flags` that returned `start`; `pgoff` counts with a `file` only."""
+    """A successful mmap with PROT_* `prot` and MAP_* `flags` that returned `start`; `pgoff` is for a `file`."""
     end = start + page_align(length)
     vm_flags = prot_to_vm_flags(prot) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     if flags & MAP_TYPE in (MAP_SHARED, MAP_SHARED_VALIDATE):
