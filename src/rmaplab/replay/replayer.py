@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rmaplab.mm import flags as fl
 from rmaplab.mm.exec import ElfMapper, bprm_mm_init
 from rmaplab.mm.exit import exit_mmap
-from rmaplab.mm.fault import handle_mm_fault, populate_range
+from rmaplab.mm.fault import handle_mm_fault
 from rmaplab.mm.fork import dup_mm
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.madvise import madvise
