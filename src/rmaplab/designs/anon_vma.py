@@ -103,7 +103,7 @@ class AnonVmaDesign:
             self._put(root)
         del anon_vma.root, anon_vma.parent, anon_vma.tagged  # poison, and no reference cycles
 
-    def _owner(self, vma: Vma) -> AnonVma | None:
+    def owner(self, vma: Vma) -> AnonVma | None:
         """The anon_vma that the folios of `vma` name."""
         return vma.anon_vma  # type: ignore[no-any-return]
 
@@ -223,7 +223,7 @@ class AnonVmaDesign:
                 and anon_vma.num_active_vmas == 0
             ):
                 dst.anon_vma = anon_vma
-        owner = self._owner(dst)
+        owner = self.owner(dst)
         if owner is not None:
             owner.num_active_vmas += 1
 
@@ -249,7 +249,7 @@ class AnonVmaDesign:
                     empty.append(avc)
                     continue
                 self._avcs.free(avc)
-            owner = self._owner(vma)
+            owner = self.owner(vma)
             if owner is not None:
                 owner.num_active_vmas -= 1
                 vma.anon_vma = None

@@ -115,7 +115,7 @@ class AnonVmaLazyDesign(AnonVmaDesign):
     def _has_siblings(word: Vma | TreeParent) -> bool:
         return isinstance(word, TreeParent) or word.reserved2.refs > 1
 
-    def _owner(self, vma: Vma) -> AnonVma | None:
+    def owner(self, vma: Vma) -> AnonVma | None:
         word = vma.anon_vma
         if isinstance(word, TreeParent):
             return word.parent
@@ -249,7 +249,7 @@ class AnonVmaLazyDesign(AnonVmaDesign):
         self._drop(vma)
 
     def anon_vma_lock(self, vma: Vma) -> AbstractContextManager[Any]:
-        owner = self._owner(vma)
+        owner = self.owner(vma)
         return nullcontext() if owner is None else self.kernel.locks.anon_vma_write(owner)
 
     # --- hook 8
