@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
     from rmaplab.mm.vma import Vma
 
-__all__ = ["HOOKS", "Hook", "Hooks"]
+__all__ = ["EXTRA_HOOKS", "HOOKS", "Hook", "Hooks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,18 @@ HOOKS: tuple[Hook, ...] = (
     Hook(8, "vm_area_alloc, vm_area_dup, vm_area_free", ("vm_area_alloc", "vm_area_dup", "vm_area_free")),
     Hook(9, "mremap: copy_vma, move_page_tables", ("copy_vma", "move_page_tables")),
 )
+
+EXTRA_HOOKS: tuple[Hook, ...] = (
+    Hook(10, "do_swap_page: folio_add_anon_rmap_ptes", ("folio_swapped_in",)),
+    Hook(
+        11, "KSM: stable_tree_append, rmap_walk_ksm, remove_rmap_item_from_tree", ("ksm_pin", "ksm_walk", "ksm_unpin")
+    ),
+    Hook(12, "collect_procs_anon", ("collect_procs_anon",)),
+    Hook(13, "collapse_huge_page", ("collapse_lock",)),
+    Hook(14, "folio_remove_rmap_ptes", ("folio_removed",)),
+    Hook(15, "mm lifetime: mmdrop, exit_mmap", ("mm_gone",)),
+)
+"""Places beyond the nine of the mail that some design needs. A design that does not need one behaves there as mainline."""
 
 
 class Hooks(Protocol):
@@ -129,3 +141,34 @@ class Hooks(Protocol):
 
     def move_page_tables(self, folio: "Folio", vma: "Vma", new_vma: "Vma") -> None:
         """mremap moves an entry that maps `folio` from `vma` to `new_vma`. Both page-table locks held."""
+
+    # Hook 10
+    def folio_swapped_in(self, folio: "Folio", vma: "Vma", address: int, exclusive: bool) -> None:
+        """A folio that is still anonymous comes back from the swap cache: `vma` maps it at `address`. Folio lock held."""
+
+    # Hook 11
+    def ksm_pin(self, vma: "Vma") -> Any:
+        """KSM remembers, for a page that it merged, where it was mapped: pin what `vma.anon_vma` names."""
+
+    def ksm_walk(self, pinned: Any, address: int) -> Iterator[tuple["Vma", int]]:
+        """(vma, address) of every place where a page that was merged at `address` of the pinned object may be mapped."""
+
+    def ksm_unpin(self, pinned: Any) -> None:
+        """KSM forgets the page."""
+
+    # Hook 12
+    def collect_procs_anon(self, folio: "Folio") -> Iterator[tuple["Vma", int]]:
+        """As rmap_walk_anon, for memory failure, which walks the interval tree itself."""
+
+    # Hook 13
+    def collapse_lock(self, vma: "Vma") -> AbstractContextManager[Any]:
+        """What khugepaged locks against walks while it takes the page table of `vma` away."""
+
+    # Hook 14
+    def folio_removed(self, folio: "Folio", mm: "Mm", address: int) -> None:
+        """The entry of `mm` at `address` that mapped `folio` is gone. Page-table lock held. Only called for a design whose
+        `wants_removals` is True."""
+
+    # Hook 15
+    def mm_gone(self, mm: "Mm") -> None:
+        """`mm` has been torn down (end of exit_mmap)."""
