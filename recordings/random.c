@@ -45,6 +45,7 @@
 #define GAP (4UL << 20)		/* unmapped around them, and wider than the stack guard gap */
 #define FILE_PAGES 160
 #define STRAYS 8
+#define ATTACHED 2
 #define MAX_DEPTH 4
 #define MAX_THREADS 8
 #define CHILD_STACK 32768
@@ -60,6 +61,7 @@ struct task {
 	int depth;
 	int steps;
 	struct { char *at; size_t len; } stray[STRAYS];	/* what mremap moved out of the arena */
+	char *attached[ATTACHED];				/* where System V shared memory was attached */
 	char child_stack[CHILD_STACK] __attribute__((aligned(16)));
 };
 
@@ -296,14 +298,23 @@ static void do_brk(struct task *t)
 static void do_shm(struct task *t)
 {
 	struct range r = pick_range(t);
+	int slot = pick(t, ATTACHED);
+	char *at;
 
-	if (one_in(t, 3))
-		shmdt(r.at);
-	else
-		shmat(shm, r.at, (one_in(t, 4) ? 0 : SHM_REMAP) | (one_in(t, 4) ? SHM_RDONLY : 0));
+	/* what was attached may be gone, moved, or in pieces by now */
+	if (one_in(t, 2)) {
+		shmdt(t->attached[slot]);
+		return;
+	}
+	at = shmat(shm, r.at, (one_in(t, 4) ? 0 : SHM_REMAP) | (one_in(t, 4) ? SHM_RDONLY : 0));
+	if (at != (char *)-1)
+		t->attached[slot] = at;
 }
 
-/* The thread's own stack, and a mapping that grows down as a stack does. */
+/*
+ * The thread's own stack, and a mapping that grows down as a stack does.  Here and in do_huge() a read would
+ * prepare an anon_vma too, but rmaplab records read faults only where transparent huge pages are always on.
+ */
 static __attribute__((noinline)) char grow_stack(int pages)
 {
 	volatile char frame[PAGE];
@@ -321,7 +332,7 @@ static void do_stack(struct task *t)
 		mmap(stack_top - PAGE, PAGE, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, -1, 0);
 	} else {
-		do_touch(stack_top - (1 + pick(t, 64)) * PAGE, one_in(t, 2));
+		do_touch(stack_top - (1 + pick(t, 64)) * PAGE, true);
 	}
 }
 
@@ -344,7 +355,7 @@ static void do_huge(struct task *t)
 			madvise(huge, HUGE, MADV_COLLAPSE);
 		break;
 	default:
-		do_touch(huge + pick(t, 64) * PAGE, one_in(t, 2));
+		do_touch(huge + pick(t, 64) * PAGE, true);
 	}
 }
 
