@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Page faults that concern anonymous memory (mm/memory.c, mm/huge_memory.c)."""
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from rmaplab.mm.flags import (
@@ -17,7 +18,8 @@ from rmaplab.mm.flags import (
     VM_SPECIAL,
     VM_WRITE,
 )
-from rmaplab.mm.pagetable import ENTRY_SHIFT, PRESENT, WRITE
+from rmaplab.mm.folio import Folio
+from rmaplab.mm.pagetable import ENTRY_SHIFT, PRESENT, WRITE, PageTable
 from rmaplab.mm.vma import Vma
 from rmaplab.mm.zap import split_huge_pmd
 
@@ -54,8 +56,11 @@ def _huge_possible(mm: "Mm", vma: Vma, address: int) -> bool:
 
 def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
     """A fault of the task at `address` (bytes). Returns False if no VMA is there (a stack may grow, or SIGSEGV)."""
-    vma = mm.vma_lookup(address)
-    if vma is None:
+    i = bisect_right(mm.starts, address) - 1  # mm.vma_lookup, written out: most of a recording is faults
+    if i < 0:
+        return False
+    vma = mm.vmas[i]
+    if vma.vm_end <= address:
         return False
     flags = vma.vm_flags
     if write:
@@ -78,35 +83,50 @@ def _read_fault(mm: "Mm", vma: Vma, address: int) -> None:
 
 def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
     """A write to a private page: a new anonymous page, or copy-on-write."""
-    kernel = mm.kernel
     vpn = address >> PAGE_SHIFT
-    i = vpn >> 9
-    table = mm.pgd.get(i)
-    if table is None:
-        if (vma.vm_flags & VM_HUGEPAGE or kernel.thp == "always") and _huge_possible(mm, vma, address):
-            _do_huge_pmd_anonymous_page(mm, vma, i)
+    table = mm.pgd.get(vpn >> 9)
+    if not isinstance(table, dict):
+        table = _pte_table(mm, vma, address, table)
+        if table is None:
             return
-        table = mm.pgd[i] = {}
-    elif isinstance(table, int):
-        if table & WRITE or _do_huge_pmd_wp_page(mm, vma, i, table):
-            return
-        table = split_huge_pmd(mm, i)
     entry = table.get(vpn)
     if entry is None:
-        folio = kernel.mem.alloc()
-        kernel.hooks.folio_set_anon(folio, vma, address, True)
-        folio.exclusive = 1
-        folio.mapcount = 1
-        with kernel.locks.page_table(mm, address):
-            table[vpn] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
+        _do_anonymous_page(mm, vma, address, table)
     elif not entry & WRITE:
-        _do_wp_page(mm, vma, address, vpn, table, entry)
+        _do_wp_page(mm, vma, address, table, entry)
+
+
+def _pte_table(mm: "Mm", vma: Vma, address: int, pmd: int | None) -> PageTable | None:
+    """The table over `address` where there was none, or a PMD entry; None if a huge page served the fault."""
+    i = address >> PMD_SHIFT
+    if pmd is None:
+        if (vma.vm_flags & VM_HUGEPAGE or mm.kernel.thp == "always") and _huge_possible(mm, vma, address):
+            _do_huge_pmd_anonymous_page(mm, vma, i)
+            return None
+        table: PageTable = {}
+        mm.pgd[i] = table
+        return table
+    if pmd & WRITE or _do_huge_pmd_wp_page(mm, vma, i, pmd):
+        return None
+    return split_huge_pmd(mm, i)
+
+
+def _do_anonymous_page(mm: "Mm", vma: Vma, address: int, table: PageTable) -> Folio:
+    """Map a new page of `vma` at `address` (do_anonymous_page, and the new page of wp_page_copy and do_cow_fault)."""
+    kernel = mm.kernel
+    folio = kernel.mem.alloc()
+    kernel.hooks.folio_set_anon(folio, vma, address, True)
+    folio.exclusive = 1
+    folio.mapcount = 1
+    with kernel.locks.page_table(mm, address):
+        table[address >> PAGE_SHIFT] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
+    return folio
 
 
 def _do_huge_pmd_anonymous_page(mm: "Mm", vma: Vma, i: int) -> None:
     """Map a new folio of 512 pages with one PMD entry (__do_huge_pmd_anonymous_page)."""
     kernel = mm.kernel
-    folio = kernel.mem.alloc(PMD_SIZE >> PAGE_SHIFT)
+    folio = kernel.mem.alloc_large(PMD_SIZE >> PAGE_SHIFT)
     kernel.hooks.folio_set_anon(folio, vma, i << 21, True)
     folio.exclusive = (1 << folio.nr_pages) - 1
     folio.mapcount = 1
@@ -129,30 +149,22 @@ def _do_huge_pmd_wp_page(mm: "Mm", vma: Vma, i: int, entry: int) -> bool:
     return True
 
 
-def _do_wp_page(mm: "Mm", vma: Vma, address: int, vpn: int, table: dict[int, int], entry: int) -> None:
+def _do_wp_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) -> None:
     """A write to a present, write-protected page (do_wp_page)."""
     kernel = mm.kernel
     folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
     assert folio is not None
-    bit = 1 << ((entry >> ENTRY_SHIFT) - folio.pfn)
-    if folio.exclusive & bit:
-        table[vpn] = entry | WRITE
-        return
-    if folio.nr_pages == 1 and folio.mapcount == 1 and not folio.refs:  # wp_can_reuse_anon_folio
-        with kernel.locks.folio(folio):
+    if not folio.exclusive >> ((entry >> ENTRY_SHIFT) - folio.pfn) & 1:
+        if folio.nr_pages > 1 or folio.mapcount > 1 or folio.refs:
+            _do_anonymous_page(mm, vma, address, table)  # wp_page_copy
+            folio.mapcount -= 1
+            if not folio.mapcount and not folio.refs:
+                kernel.mem.free(folio)
+            return
+        with kernel.locks.folio(folio):  # wp_can_reuse_anon_folio
             kernel.hooks.folio_move_anon_rmap(folio, vma)
         folio.exclusive = 1
-        table[vpn] = entry | WRITE
-        return
-    copy = kernel.mem.alloc()  # wp_page_copy
-    kernel.hooks.folio_set_anon(copy, vma, address, True)
-    copy.exclusive = 1
-    copy.mapcount = 1
-    with kernel.locks.page_table(mm, address):
-        table[vpn] = copy.pfn << ENTRY_SHIFT | PRESENT | WRITE
-    folio.mapcount -= 1
-    if not folio.mapcount and not folio.refs:
-        kernel.mem.free(folio)
+    table[address >> PAGE_SHIFT] = entry | WRITE
 
 
 def populate_range(

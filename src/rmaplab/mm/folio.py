@@ -36,36 +36,50 @@ class Folio:
 class MemMap:
     """The memory map (``pfn_to_page``) and the page allocator."""
 
-    __slots__ = ("_free", "live", "pages")
+    __slots__ = ("_free", "_free_large", "pages")
 
     def __init__(self) -> None:
         self.pages: list[Folio | None] = []  # by pfn; every page of a large folio names the folio
-        self._free: dict[int, list[int]] = {}  # nr_pages -> first frames of freed folios
-        self.live = 0  # pages allocated
+        self._free: list[int] = []  # frames of freed small folios
+        self._free_large: dict[int, list[int]] = {}  # nr_pages -> first frames of freed large folios
 
-    def alloc(self, nr_pages: int = 1) -> Folio:
-        """A new folio of `nr_pages` pages."""
-        free = self._free.get(nr_pages)
-        pages = self.pages
+    @property
+    def live(self) -> int:
+        """Pages allocated."""
+        large = sum(nr_pages * len(pfns) for nr_pages, pfns in self._free_large.items())
+        return len(self.pages) - len(self._free) - large
+
+    def alloc(self) -> Folio:
+        """A new folio of one page."""
+        if self._free:
+            pfn = self._free.pop()
+            folio = self.pages[pfn] = Folio(pfn, 1)
+            return folio
+        folio = Folio(len(self.pages), 1)
+        self.pages.append(folio)
+        return folio
+
+    def alloc_large(self, nr_pages: int) -> Folio:
+        """A new folio of `nr_pages` pages, more than one."""
+        free = self._free_large.get(nr_pages)
         if free:
             pfn = free.pop()
-            folio = Folio(pfn, nr_pages)
         else:
-            pfn = len(pages)
-            folio = Folio(pfn, nr_pages)
-            pages.extend([None] * nr_pages)
-        for frame in range(pfn, pfn + nr_pages):
-            pages[frame] = folio
-        self.live += nr_pages
+            pfn = len(self.pages)
+            self.pages.extend([None] * nr_pages)
+        folio = Folio(pfn, nr_pages)
+        self.pages[pfn : pfn + nr_pages] = [folio] * nr_pages
         return folio
 
     def free(self, folio: Folio) -> None:
         """Give the pages of `folio` back."""
         pfn, nr_pages = folio.pfn, folio.nr_pages
-        for frame in range(pfn, pfn + nr_pages):
-            self.pages[frame] = None
-        self._free.setdefault(nr_pages, []).append(pfn)
-        self.live -= nr_pages
+        if nr_pages == 1:
+            self.pages[pfn] = None
+            self._free.append(pfn)
+            return
+        self.pages[pfn : pfn + nr_pages] = [None] * nr_pages
+        self._free_large.setdefault(nr_pages, []).append(pfn)
 
     def folios(self) -> list[Folio]:
         """All live folios, each once, by frame."""

@@ -62,7 +62,7 @@ EXTRA_HOOKS: tuple[Hook, ...] = (
     Hook(14, "folio_remove_rmap_ptes", ("folio_removed",)),
     Hook(15, "mm lifetime: mmdrop, exit_mmap", ("mm_gone",)),
 )
-"""Places beyond the nine of the mail that some design needs. A design that does not need one behaves there as mainline."""
+"""Places beyond the nine of the mail that some design needs; one that needs none does there as mainline."""
 
 
 class Hooks(Protocol):
@@ -144,14 +144,14 @@ class Hooks(Protocol):
 
     # Hook 10
     def folio_swapped_in(self, folio: "Folio", vma: "Vma", address: int, exclusive: bool) -> None:
-        """A folio that is still anonymous comes back from the swap cache: `vma` maps it at `address`. Folio lock held."""
+        """A folio comes back from the swap cache: `vma` maps it at `address`. Folio lock held."""
 
     # Hook 11
     def ksm_pin(self, vma: "Vma") -> Any:
         """KSM remembers, for a page that it merged, where it was mapped: pin what `vma.anon_vma` names."""
 
     def ksm_walk(self, pinned: Any, address: int) -> Iterator[tuple["Vma", int]]:
-        """(vma, address) of every place where a page that was merged at `address` of the pinned object may be mapped."""
+        """(vma, address) of every place where a page merged at `address` of the pinned object may be mapped."""
 
     def ksm_unpin(self, pinned: Any) -> None:
         """KSM forgets the page."""
@@ -166,8 +166,8 @@ class Hooks(Protocol):
 
     # Hook 14
     def folio_removed(self, folio: "Folio", mm: "Mm", address: int) -> None:
-        """The entry of `mm` at `address` that mapped `folio` is gone. Page-table lock held. Only called for a design whose
-        `wants_removals` is True."""
+        """The entry of `mm` at `address` that mapped `folio` is gone. Page-table lock held. Only called for a design
+        whose `wants_removals` is True."""
 
     # Hook 15
     def mm_gone(self, mm: "Mm") -> None:

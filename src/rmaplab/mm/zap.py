@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Taking page-table entries away (zap_page_range and friends, mm/memory.c)."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rmaplab.mm.flags import PMD_SHIFT, PMD_SIZE, PTRS_PER_PTE
@@ -13,15 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["split_huge_pmd", "split_huge_pmd_if_needed", "zap_all", "zap_range"]
 
 
-def _zap_entry(kernel: "Kernel", entry: int) -> None:
-    """Drop the mapping that `entry` is, and the folio with its last one."""
-    if entry & KIND_MASK != PRESENT:
-        return
-    folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
-    assert folio is not None
-    folio.mapcount -= 1
-    if not folio.mapcount and not folio.refs:
-        kernel.mem.free(folio)
+def _zap_entries(kernel: "Kernel", entries: Iterable[int]) -> None:
+    """Drop the mappings that `entries` are, and each folio with its last one."""
+    pages = kernel.mem.pages
+    free = kernel.mem.free
+    for entry in entries:
+        if entry & KIND_MASK == PRESENT:
+            folio = pages[entry >> ENTRY_SHIFT]
+            folio.mapcount -= 1  # type: ignore[union-attr]
+            if not folio.mapcount and not folio.refs:  # type: ignore[union-attr]
+                free(folio)  # type: ignore[arg-type]
 
 
 def zap_range(mm: "Mm", start: int, end: int) -> None:
@@ -36,15 +38,17 @@ def zap_range(mm: "Mm", start: int, end: int) -> None:
         low, high = i << 9, (i + 1) << 9
         if isinstance(table, int):
             if first <= low and high <= last:
-                _zap_entry(kernel, table)
+                _zap_entries(kernel, (table,))
                 del pgd[i]
                 continue
             table = split_huge_pmd(mm, i)
         with kernel.locks.page_table(mm, low << 12):
-            whole = first <= low and high <= last
-            gone = list(table) if whole else [vpn for vpn in table if first <= vpn < last]
-            for vpn in gone:
-                _zap_entry(kernel, table.pop(vpn))
+            if first <= low and high <= last:
+                del pgd[i]
+                _zap_entries(kernel, table.values())
+                continue
+            gone = [table.pop(vpn) for vpn in list(table) if first <= vpn < last]
+            _zap_entries(kernel, gone)
         if not table:
             del pgd[i]
 
@@ -52,8 +56,8 @@ def zap_range(mm: "Mm", start: int, end: int) -> None:
 def zap_all(mm: "Mm") -> None:
     """Unmap everything (unmap_vmas of exit_mmap)."""
     kernel = mm.kernel
-    for entry in [entry for _, entry in mm.anon_entries()]:
-        _zap_entry(kernel, entry)
+    for table in mm.pgd.values():
+        _zap_entries(kernel, (table,) if isinstance(table, int) else table.values())
     mm.pgd.clear()
 
 
