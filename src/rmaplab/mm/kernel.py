@@ -8,11 +8,14 @@ from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.locks import CountingLocks
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.profile import V6_18, KernelProfile
-from rmaplab.mm.slab import SlabCache
+from rmaplab.mm.slab import SlabCache, SlabSize
 
 __all__ = ["CACHE_NAMES", "Kernel"]
 
 CACHE_NAMES = ("vm_area_struct", "anon_vma", "anon_vma_chain")
+"""The caches of mainline. Those that a design creates besides come after them, in order of creation."""
+
+_POINTER = 8  # slots are aligned to it
 
 
 class Kernel:
@@ -33,20 +36,28 @@ class Kernel:
         self.profile = profile
         self.locks: Any = locks if locks is not None else CountingLocks()
         self.thp = thp
-        self.slabs = tuple(SlabCache(name, number) for number, name in enumerate(CACHE_NAMES))
+        self.slabs: tuple[SlabCache, ...] = tuple(SlabCache(name, number) for number, name in enumerate(CACHE_NAMES))
         self.vm_area_struct, self.anon_vma, self.anon_vma_chain = self.slabs
         self.mem = MemMap()
         self.mms_created = 0
         hooks.attach(self)
+
+    def slab(self, name: str, object_size: int) -> SlabCache:
+        """A new cache of a design, for objects of `object_size` bytes (kmem_cache_create). For use in its attach()."""
+        slot_size = -(-object_size // _POINTER) * _POINTER
+        cache = SlabCache(name, len(self.slabs), SlabSize(object_size, slot_size))
+        self.slabs = (*self.slabs, cache)
+        return cache
 
     def mm_alloc(self) -> Mm:
         """A new, empty address space."""
         self.mms_created += 1
         return Mm(self, self.mms_created)
 
-    def log_slabs(self) -> list[tuple[int, int, Any]]:
-        """Start logging slab events; the list returned receives (1 alloc or 0 free, cache number, object)."""
+    def log_slabs(self, caches: int | None = None) -> list[tuple[int, int, Any]]:
+        """Start logging the events of all caches, or of the first `caches`; the list returned receives (1 alloc or
+        0 free, cache number, object)."""
         log: list[tuple[int, int, Any]] = []
-        for slab in self.slabs:
+        for slab in self.slabs[:caches]:
             slab.log = log
         return log

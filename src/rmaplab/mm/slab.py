@@ -43,11 +43,12 @@ class SlabCache:
     1
     """
 
-    __slots__ = ("fail", "live", "log", "name", "number", "total")
+    __slots__ = ("fail", "live", "log", "name", "number", "size", "total")
 
-    def __init__(self, name: str, number: int) -> None:
+    def __init__(self, name: str, number: int, size: SlabSize | None = None) -> None:
         self.name = name
         self.number = number
+        self.size = size  # of a cache that a design has of its own; None = as recorded, or of a slab profile
         self.live = 0  # objects allocated and not freed
         self.total = 0  # allocations since the start
         self.log: list[tuple[int, int, Any]] | None = None  # (1 alloc / 0 free, cache number, object)

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import mul
 
 from rmaplab.mm.kernel import CACHE_NAMES
 from rmaplab.mm.profile import KernelProfile
@@ -53,7 +54,7 @@ class ProcessFigures:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A stretch of time, and the most bytes of the three caches in it, by design."""
+    """A stretch of time, and the most bytes of all caches in it, by design."""
 
     start_ns: int
     designs: dict[str, int]
@@ -63,7 +64,8 @@ class Bucket:
 class Comparison:
     """Everything that `rmaplab compare` prints.
 
-    sizes_from: "recording", or the name of the slab profile used
+    sizes: of the caches of mainline, and of those that designs have of their own
+    sizes_from: "recording", or the name of the slab profile used; a design gives the sizes of its own caches
     vma_fields: bytes that each design adds to vm_area_struct, by field; not counted in the figures
     truth: comparison of the mainline replay with the kernel's own slab events, None if not recorded
     """
@@ -104,8 +106,8 @@ def slab_sizes(meta: Meta, profile: str | None = None) -> tuple[dict[str, SlabSi
 
 def _figures(counts: Counts, sizes: dict[str, SlabSize], page_size: int) -> dict[str, CacheFigures]:
     return {
-        name: CacheFigures(objects, objects * sizes[name].slot_size, slab_pages(objects, sizes[name], page_size))
-        for name, objects in zip(CACHE_NAMES, counts, strict=True)
+        name: CacheFigures(objects, objects * size.slot_size, slab_pages(objects, size, page_size))
+        for (name, size), objects in zip(sizes.items(), counts, strict=True)
     }
 
 
@@ -127,15 +129,19 @@ def compare(
     jobs = [partial(replay_design, trace, name, profile, with_truth=name == BASE and meta.truth) for name in names]
     runs: dict[str, DesignRun] = dict(zip(names, in_processes(jobs), strict=True))
     sizes, sizes_from = slab_sizes(meta, slab_profile)
-    slots = [sizes[name].slot_size for name in CACHE_NAMES]
-    peak = runs[BASE].series.peak(slots)
+    design_sizes = {name: sizes | run.caches for name, run in runs.items()}
+    slots = {name: [size.slot_size for size in of_design.values()] for name, of_design in design_sizes.items()}
+    peak = runs[BASE].series.peak(slots[BASE])
     times = trace.columns["time"]
     moments = [
         Moment(
             name,
             row,
             times[row] if times else 0,
-            {design: _figures(run.series.at(row), sizes, meta.page_size) for design, run in runs.items()},
+            {
+                design: _figures(run.series.at(row), design_sizes[design], meta.page_size)
+                for design, run in runs.items()
+            },
         )
         for name, row in (("peak", peak), ("end", max(len(times) - 1, 0)))
     ]
@@ -143,7 +149,7 @@ def compare(
         meta=meta,
         rows=len(times),
         profile=profile.name,
-        sizes=sizes,
+        sizes={name: size for of_design in design_sizes.values() for name, size in of_design.items()},
         sizes_from=sizes_from,
         moments=moments,
         truth=runs[BASE].truth,
@@ -152,30 +158,31 @@ def compare(
         locks={name: run.locks for name, run in runs.items()},
     )
     if by_process and times:
-        result.processes = _by_process(trace, names, profile, peak)
+        result.processes = _by_process(trace, {name: list(design_sizes[name]) for name in names}, profile, peak)
     if buckets and times:
         result.over_time = _over_time(trace, runs, slots, buckets)
     return result
 
 
-def _by_process(trace: Trace, names: list[str], profile: KernelProfile, peak: int) -> list[ProcessFigures]:
-    per_design = in_processes([partial(replay_by_process, trace, name, profile, peak) for name in names])
+def _by_process(trace: Trace, caches: dict[str, list[str]], profile: KernelProfile, peak: int) -> list[ProcessFigures]:
+    """caches: names of the caches of each design"""
+    per_design = in_processes([partial(replay_by_process, trace, name, profile, peak) for name in caches])
     comms = {p["pid"]: p["comm"] for p in trace.meta.processes}
-    pids = sorted(set().union(*per_design), key=lambda pid: (-sum(per_design[0].get(pid, (0, 0, 0))), pid))
+    pids = sorted(set().union(*per_design), key=lambda pid: (-sum(per_design[0].get(pid, ())), pid))
     return [
         ProcessFigures(
             pid,
             comms.get(pid, "?"),
             {
-                name: dict(zip(CACHE_NAMES, counts.get(pid, (0, 0, 0)), strict=True))
-                for name, counts in zip(names, per_design, strict=True)
+                design: dict(zip(names, counts.get(pid, (0,) * len(names)), strict=True))
+                for (design, names), counts in zip(caches.items(), per_design, strict=True)
             },
         )
         for pid in pids
     ]
 
 
-def _over_time(trace: Trace, runs: dict[str, DesignRun], slots: list[int], buckets: int) -> list[Bucket]:
+def _over_time(trace: Trace, runs: dict[str, DesignRun], slots: dict[str, list[int]], buckets: int) -> list[Bucket]:
     times = trace.columns["time"]
     first, last = times[0], max(times)
     width = max(1, -(-(last - first + 1) // buckets))
@@ -189,7 +196,7 @@ def _over_time(trace: Trace, runs: dict[str, DesignRun], slots: list[int], bucke
     return [
         Bucket(
             first + i * width,
-            {name: sum(n * slot for n, slot in zip(counts[i], slots, strict=True)) for name, counts in maxima.items()},
+            {name: sum(map(mul, counts[i], slots[name])) for name, counts in maxima.items()},
         )
         for i in range(len(edges) - 1)
     ]

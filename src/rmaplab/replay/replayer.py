@@ -103,8 +103,8 @@ class Replayer:
         tasks = self.tasks
         handlers = self.handlers
         apply = self.apply
-        vmas, anon_vmas, avcs = self.kernel.slabs
-        before = None
+        vmas, anon_vmas, avcs, *own = self.kernel.slabs
+        before: tuple[int, ...] | None = None
         for row, op in enumerate(self.trace.columns["op"]):
             task = tasks.get(tids[row])
             if task is None:
@@ -112,7 +112,9 @@ class Replayer:
             else:
                 handlers[op](task, row)
             if series is not None:
-                now = vmas.live, anon_vmas.live, avcs.live
+                now: tuple[int, ...] = vmas.live, anon_vmas.live, avcs.live
+                if own:
+                    now += tuple([slab.live for slab in own])
                 if now != before:
                     series.add(row, *now)
                     before = now

@@ -13,6 +13,7 @@ from typing import Any
 from rmaplab.designs.registry import make_design
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.profile import KernelProfile
+from rmaplab.mm.slab import SlabSize
 from rmaplab.replay.replayer import Replayer
 from rmaplab.replay.series import Series
 from rmaplab.replay.truth import TruthReport, check_truth
@@ -28,6 +29,7 @@ class DesignRun:
     locks: acquisitions by kind
     anon_pages_peak: most pages of anonymous memory mapped at once
     problems: rows that could not be applied, by reason
+    caches: caches that the design has of its own, with their sizes, in the order of `series`
     """
 
     design: str
@@ -35,6 +37,7 @@ class DesignRun:
     locks: dict[str, int] = field(default_factory=dict)
     problems: dict[str, int] = field(default_factory=dict)
     vma_fields: dict[str, int] = field(default_factory=dict)
+    caches: dict[str, SlabSize] = field(default_factory=dict)
     truth: TruthReport | None = None
 
 
@@ -54,21 +57,23 @@ def no_gc() -> Iterator[None]:
 def replay_design(trace: Trace, design: str, profile: KernelProfile, *, with_truth: bool = False) -> DesignRun:
     """Replay `trace` under `design`; with the comparison against the kernel's own slab events if asked to."""
     hooks = make_design(design)
-    series = Series()
     fields: dict[str, int] = getattr(hooks, "vma_fields", dict)()
     with no_gc():
         if with_truth:
+            series = Series()
             truth, kernel = check_truth(trace, hooks, profile, series)
-            return DesignRun(design, series, kernel.locks.counts(), truth.problems, fields, truth)
+            return DesignRun(design, series, kernel.locks.counts(), truth.problems, fields, truth=truth)
         kernel = Kernel(hooks, profile, thp=trace.meta.thp or "madvise")
         replayer = Replayer(kernel, trace)
+        series = Series(len(kernel.slabs))
         replayer.run(series)
-        return DesignRun(design, series, kernel.locks.counts(), dict(replayer.problems), fields)
+        caches = {slab.name: slab.size for slab in kernel.slabs if slab.size is not None}
+        return DesignRun(design, series, kernel.locks.counts(), dict(replayer.problems), fields, caches)
 
 
-def replay_by_process(trace: Trace, design: str, profile: KernelProfile, until: int) -> dict[int, tuple[int, int, int]]:
-    """Live objects after row `until`, by the pid of the process that they were allocated for (a fork allocates for
-    its child)."""
+def replay_by_process(trace: Trace, design: str, profile: KernelProfile, until: int) -> dict[int, tuple[int, ...]]:
+    """Live objects of each cache after row `until`, by the pid of the process that they were allocated for (a fork
+    allocates for its child)."""
     with no_gc():
         kernel = Kernel(make_design(design), profile, thp=trace.meta.thp or "madvise")
         replayer = Replayer(kernel, trace)
@@ -88,8 +93,8 @@ def replay_by_process(trace: Trace, design: str, profile: KernelProfile, until: 
                 log.clear()
     counts: dict[int, list[int]] = {}
     for pid, cache in owners.values():
-        counts.setdefault(pid, [0, 0, 0])[cache] += 1
-    return {pid: (c[0], c[1], c[2]) for pid, c in counts.items()}
+        counts.setdefault(pid, [0] * len(kernel.slabs))[cache] += 1
+    return {pid: tuple(c) for pid, c in counts.items()}
 
 
 _task: Callable[[int], Any] | None = None

@@ -5,39 +5,41 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import mul
+
+from rmaplab.mm.kernel import CACHE_NAMES
 
 __all__ = ["Series"]
 
-Counts = tuple[int, int, int]
-"""Live objects: vm_area_struct, anon_vma, anon_vma_chain."""
+Counts = tuple[int, ...]
+"""Live objects of each cache: vm_area_struct, anon_vma, anon_vma_chain, then those of the design."""
 
 
 class Series:
-    """Live objects of the three caches, by row; only rows that change them are stored."""
+    """Live objects of the caches, by row; only rows that change them are stored."""
 
-    def __init__(self) -> None:
+    def __init__(self, caches: int = len(CACHE_NAMES)) -> None:
         self.rows = array("q")
-        self.counts = (array("q"), array("q"), array("q"))
+        self.counts = tuple(array("q") for _ in range(caches))
 
-    def add(self, row: int, vmas: int, anon_vmas: int, avcs: int) -> None:
+    def add(self, row: int, *counts: int) -> None:
         """After `row` this many objects are live."""
         self.rows.append(row)
-        for column, value in zip(self.counts, (vmas, anon_vmas, avcs), strict=True):
+        for column, value in zip(self.counts, counts, strict=True):
             column.append(value)
 
     def at(self, row: int) -> Counts:
         """Live objects after `row`."""
         i = bisect_right(self.rows, row) - 1
         if i < 0:
-            return 0, 0, 0
-        return self.counts[0][i], self.counts[1][i], self.counts[2][i]
+            return (0,) * len(self.counts)
+        return tuple(column[i] for column in self.counts)
 
     def peak(self, slot_sizes: Sequence[int]) -> int:
         """The first row after which the objects, weighted with their sizes in bytes, take most memory."""
         best, best_row = -1, 0
-        v, a, c = slot_sizes
-        for row, vmas, anon_vmas, avcs in zip(self.rows, *self.counts, strict=True):
-            size = vmas * v + anon_vmas * a + avcs * c
+        for row, *counts in zip(self.rows, *self.counts, strict=True):
+            size = sum(map(mul, counts, slot_sizes))
             if size > best:
                 best, best_row = size, row
         return best_row
@@ -52,5 +54,5 @@ class Series:
                 if self.rows[i] >= low:
                     most = [max(m, column[i]) for m, column in zip(most, self.counts, strict=True)]
                 i += 1
-            result.append((most[0], most[1], most[2]))
+            result.append(tuple(most))
         return result

@@ -113,7 +113,7 @@ class _Comparer:
         return all(
             slab.live == live + predating
             for slab, live, predating in zip(
-                kernel.slabs, self.kernel_live, self.report.predating.values(), strict=True
+                kernel.slabs, self.kernel_live, self.report.predating.values(), strict=False
             )
             if slab.number not in self.deferred
         )
@@ -227,8 +227,8 @@ def check_truth(
     kernel = Kernel(hooks, profile, thp=meta.thp or "madvise")
     report = TruthReport(hooks.name, profile.name, meta.truth, meta.lost)
     replayer = Replayer(kernel, trace)
-    comparer = _Comparer(report, trace, kernel.log_slabs())
-    vmas, anon_vmas, avcs = kernel.slabs
+    comparer = _Comparer(report, trace, kernel.log_slabs(len(CACHE_NAMES)))
+    vmas, anon_vmas, avcs, *_ = kernel.slabs
     before = None
     columns = trace.columns
     for row, (op, call, quiescent) in enumerate(zip(columns["op"], columns["call"], columns["quiescent"], strict=True)):

@@ -13,6 +13,11 @@ __all__ = ["comparison_json", "comparison_text", "cover_letter"]
 _ALL = "all three"
 
 
+def _own_caches(comparison: Comparison) -> list[str]:
+    """Caches that only some designs have"""
+    return [name for name in comparison.sizes if name not in CACHE_NAMES]
+
+
 def _with_total(caches: dict[str, CacheFigures]) -> dict[str, CacheFigures]:
     values = list(caches.values())
     total = CacheFigures(sum(v.objects for v in values), sum(v.bytes for v in values), sum(v.pages for v in values))
@@ -30,7 +35,7 @@ def comparison_text(comparison: Comparison, source: str) -> str:
     lines += wrap(title, "  ")
     lines += wrap(machine_line(meta), "  ")
     for moment in comparison.moments:
-        lines += ["", *_moment_table(moment)]
+        lines += ["", *_moment_table(moment, _own_caches(comparison))]
     lines += ["", *_sizes_line(comparison)]
     lines += ["", *truth_box(meta, comparison.truth)]
     for design, problems in comparison.problems.items():
@@ -43,23 +48,34 @@ def comparison_text(comparison: Comparison, source: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _moment_table(moment: Moment) -> list[str]:
+def _moment_table(moment: Moment, own: list[str]) -> list[str]:
     lines = [f"at the {moment.name}, {seconds(moment.time_ns):<31}{'objects':>9}{'KiB':>11}{'pages':>7}{'change':>9}"]
     designs = {name: _with_total(caches) for name, caches in moment.designs.items()}
     base = designs[BASE]
-    for cache in (*CACHE_NAMES, _ALL):
-        for i, (design, caches) in enumerate(designs.items()):
-            figures = caches[cache]
-            delta = change(base[cache].bytes, figures.bytes) if design != BASE else ""
+    for cache in (*CACHE_NAMES, *own, _ALL):
+        label = _label(cache, own)
+        for design, caches in designs.items():
+            figures = caches.get(cache)
+            if figures is None:
+                continue
+            delta = change(base[cache].bytes, figures.bytes) if design != BASE and cache in base else ""
             lines.append(
-                f"{cache if not i else '':<16}{design:<23}{figures.objects:>9}{kib(figures.bytes):>11}"
-                f"{figures.pages:>7}{delta:>9}"
+                f"{label:<16}{design:<23}{figures.objects:>9}{kib(figures.bytes):>11}{figures.pages:>7}{delta:>9}"
             )
+            label = ""
     return lines
 
 
+def _label(cache: str, own: list[str]) -> str:
+    return "all caches" if cache == _ALL and own else cache
+
+
+def _sizes(comparison: Comparison) -> str:
+    return ", ".join(f"{name} {size.slot_size}" for name, size in comparison.sizes.items())
+
+
 def _sizes_line(comparison: Comparison) -> list[str]:
-    sizes = ", ".join(f"{name} {size.slot_size}" for name, size in comparison.sizes.items())
+    sizes = _sizes(comparison)
     lines = wrap(f"slot sizes in bytes ({comparison.sizes_from}): {sizes}; slab pages densely packed", "  ")
     for design, fields in comparison.vma_fields.items():
         text = f"{design} adds {sum(fields.values())} bytes to vm_area_struct ({', '.join(fields)}), taken"
@@ -69,17 +85,23 @@ def _sizes_line(comparison: Comparison) -> list[str]:
 
 def _process_table(processes: list[ProcessFigures]) -> list[str]:
     designs = list(processes[0].designs)
+    own = any(set(caches) - set(CACHE_NAMES) for caches in processes[0].designs.values())
+    # a column for the caches that only some designs have takes its width from the two first
+    name, first = (16, 11) if own else (20, 15)
+    vma = "VMA" if own else "vm_area_struct"
     lines = [
         "by process at the peak: objects allocated for it",
-        f"{'pid':>8} {'comm':<16}{'design':<20}{'vm_area_struct':>15}{'anon_vma':>9}{'AVC':>6}",
+        f"{'pid':>8} {'comm':<16}{'design':<{name}}{vma:>{first}}{'anon_vma':>9}{'AVC':>6}" + f"{'others':>8}" * own,
     ]
     for process in processes:
         for i, design in enumerate(designs):
             counts = process.designs[design]
             head = f"{process.pid:>8} {process.comm[:15]:<16}" if not i else " " * 25
             lines.append(
-                f"{head}{design[:19]:<20}{counts['vm_area_struct']:>15}{counts['anon_vma']:>9}"
+                f"{head}{design[: name - 1]:<{name}}{counts['vm_area_struct']:>{first}}{counts['anon_vma']:>9}"
                 f"{counts['anon_vma_chain']:>6}"
+                + f"{sum(n for cache, n in counts.items() if cache not in CACHE_NAMES):>8}"
+                * own
             )
     return lines
 
@@ -91,7 +113,7 @@ def _plot(buckets: list[Bucket], peak: Moment) -> list[str]:
     top = max(max(b.designs.values()) for b in buckets) or 1
     columns = WIDTH - 22
     legend = ", ".join(f"{mark} {design}" for design, mark in marks.items())
-    lines = wrap(f"all three caches over time, most KiB in each stretch; full width = {kib(top)} KiB", "  ")
+    lines = wrap(f"all caches over time, most KiB in each stretch; full width = {kib(top)} KiB", "  ")
     lines += wrap(f"{legend}; peak of {BASE} at {seconds(peak.time_ns)}", "  ")
     for bucket in buckets:
         row = [" "] * (columns + 1)
@@ -113,8 +135,7 @@ def cover_letter(comparison: Comparison, command: str) -> str:
     lines += wrap(f"Machine: {machine_line(meta)}", "  ")
     lines += wrap(f"Workload: {workload} ({len(meta.processes)} processes, {seconds(meta.duration_ns)})", "  ")
     lines += wrap(
-        f"Slot sizes (bytes, {comparison.sizes_from}): "
-        + ", ".join(f"{name} {size.slot_size}" for name, size in comparison.sizes.items()),
+        f"Slot sizes (bytes, {comparison.sizes_from}): " + _sizes(comparison),
         "  ",
     )
     for moment in comparison.moments:
@@ -122,10 +143,11 @@ def cover_letter(comparison: Comparison, command: str) -> str:
         for design in others:
             values = _with_total(moment.designs[design])
             lines += ["", f"At the {moment.name} ({seconds(moment.time_ns)}), active slab KiB, {BASE} -> {design}", ""]
-            for cache in (*CACHE_NAMES, _ALL):
-                before, after = base[cache], values[cache]
+            own = [cache for cache in moment.designs[design] if cache not in CACHE_NAMES]
+            for cache in (*CACHE_NAMES, *own, _ALL):
+                before, after = base.get(cache, CacheFigures(0, 0, 0)), values[cache]
                 delta = f"({change(before.bytes, after.bytes)})" if before.bytes else ""
-                lines.append(f"  {cache:<16}{kib(before.bytes):>12} -> {kib(after.bytes):>10} {delta}")
+                lines.append(f"  {_label(cache, own):<16}{kib(before.bytes):>12} -> {kib(after.bytes):>10} {delta}")
     lines += ["", *_sizes_line(comparison)[1:]]
     lines += truth_box(meta, comparison.truth)
     lines += ["", "Reproduce with:", f"  {command}"]
