@@ -19,7 +19,7 @@ from rmaplab.mm.flags import (
     VM_WRITE,
 )
 from rmaplab.mm.folio import Folio
-from rmaplab.mm.pagetable import ENTRY_SHIFT, PRESENT, WRITE, PageTable
+from rmaplab.mm.pagetable import ENTRY_SHIFT, PRESENT, WRITE, PageTable, guards
 from rmaplab.mm.vma import Vma
 from rmaplab.mm.zap import split_huge_pmd
 
@@ -66,6 +66,9 @@ def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
     if write:
         if flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
             if vma.anon_vma is None:
+                vpn = address >> PAGE_SHIFT
+                if guards(mm.pgd, vpn, vpn + 1):
+                    return True  # handle_pte_marker: SIGSEGV, before anything is prepared
                 vmf_anon_prepare(vma)
             with mm.kernel.locks.vma_read(vma):
                 anon_write_fault(mm, vma, address)
@@ -198,7 +201,11 @@ def populate_range(
         low, high = max(start, vma.vm_start), min(end, vma.vm_end)
         readable = _file_end(vma, low, high, suspect)
         if writes and not flags & VM_SHARED:
-            prepare(vma)  # do_cow_fault does so before it asks for the page of the file
+            guarded = guards(mm.pgd, low >> PAGE_SHIFT, high >> PAGE_SHIFT)
+            if guarded:
+                readable = min(readable, guarded[0] << PAGE_SHIFT)
+            if not guarded or low < readable:
+                prepare(vma)  # do_cow_fault does so before it asks for the page of the file
             if flags & VM_HUGETLB:
                 continue
             for address in range(low, readable, 1 << PAGE_SHIFT):

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """madvise (mm/madvise.c): the advice that changes VMAs, takes pages away or faults them in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from rmaplab.mm import flags as fl
 from rmaplab.mm.fault import populate_range, prepare
 from rmaplab.mm.flags import page_align
+from rmaplab.mm.pagetable import GUARD, guards
 from rmaplab.mm.vma import Vma, vma_modify
-from rmaplab.mm.zap import zap_range
+from rmaplab.mm.zap import split_huge_pmd, zap_range
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
@@ -70,6 +71,8 @@ def madvise(mm: "Mm", start: int, length: int, advice: int, failed: bool = False
             populate_range(mm, start, end, write=False, stop=True, failed=failed)
         elif advice == fl.MADV_GUARD_INSTALL:
             _install_guards(mm, start, end)
+        elif advice == fl.MADV_GUARD_REMOVE:
+            _remove_guards(mm, start, end)
 
 
 def _install_guards(mm: "Mm", start: int, end: int) -> None:
@@ -80,7 +83,27 @@ def _install_guards(mm: "Mm", start: int, end: int) -> None:
             return
         if vma.is_anonymous():
             prepare(vma)
-        zap_range(mm, max(start, vma.vm_start), min(end, vma.vm_end))
+        low, high = max(start, vma.vm_start), min(end, vma.vm_end)
+        zap_range(mm, low, high)
+        _set_guards(mm, range(low >> fl.PAGE_SHIFT, high >> fl.PAGE_SHIFT))
+
+
+def _set_guards(mm: "Mm", vpns: Iterable[int]) -> None:
+    for vpn in vpns:
+        table = mm.pgd.setdefault(vpn >> 9, {})
+        if isinstance(table, int):
+            table = split_huge_pmd(mm, vpn >> 9)
+        table[vpn] = GUARD
+
+
+def _remove_guards(mm: "Mm", start: int, end: int) -> None:
+    """madvise_guard_remove"""
+    for vpn in guards(mm.pgd, start >> fl.PAGE_SHIFT, end >> fl.PAGE_SHIFT):
+        table = mm.pgd[vpn >> 9]
+        assert isinstance(table, dict)
+        del table[vpn]
+        if not table:
+            del mm.pgd[vpn >> 9]
 
 
 def _change_flags(
@@ -112,4 +135,7 @@ def _drop_pages(mm: "Mm", start: int, end: int, advice: int) -> None:
     for vma in mm.vmas_in(start, end):
         if vma.vm_flags & refused:
             return
-        zap_range(mm, max(start, vma.vm_start), min(end, vma.vm_end))
+        low, high = max(start, vma.vm_start), min(end, vma.vm_end)
+        guarded = guards(mm.pgd, low >> fl.PAGE_SHIFT, high >> fl.PAGE_SHIFT)
+        zap_range(mm, low, high)
+        _set_guards(mm, guarded)  # the markers survive

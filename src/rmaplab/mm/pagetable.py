@@ -12,6 +12,7 @@ from typing import Final
 
 __all__ = [
     "ENTRY_SHIFT",
+    "GUARD",
     "HWPOISON",
     "KIND_MASK",
     "MIGRATION",
@@ -21,6 +22,7 @@ __all__ = [
     "PageTable",
     "Pgd",
     "entries",
+    "guards",
     "tables_in",
 ]
 
@@ -31,6 +33,7 @@ KIND_MASK: Final = 0b1101  # PRESENT, or the kind of a non-present entry
 SWAP: Final = 0b0100  # above the bits: swap slot
 MIGRATION: Final = 0b1000  # above the bits: pfn of the folio under migration
 HWPOISON: Final = 0b1100  # above the bits: pfn of the poisoned page
+GUARD: Final = 0b0010  # the marker of MADV_GUARD_INSTALL, the whole entry
 
 PageTable = dict[int, int]
 Pgd = dict[int, PageTable | int]
@@ -54,3 +57,8 @@ def entries(pgd: Pgd, start: int, end: int) -> Iterator[tuple[int, int]]:
         for vpn in sorted(table):
             if start <= vpn < end:
                 yield vpn, table[vpn]
+
+
+def guards(pgd: Pgd, start: int, end: int) -> list[int]:
+    """The vpns in [start, end) that hold a guard marker, ascending."""
+    return [vpn for vpn, entry in entries(pgd, start, end) if entry == GUARD]

@@ -200,7 +200,11 @@ class Replayer:
     def _mmap(self, task: Task, row: int) -> None:
         mm = task.mm
         start, flags = self.ret[row], self.flags[row]
-        if mm is None or start < 0:
+        if mm is None:
+            return
+        if start < 0:
+            if start == -fl.ENOMEM and flags & fl.MAP_HUGETLB:
+                self._no_huge_pages(mm)
             return
         length = self.len[row]
         number = self.file[row]
@@ -211,6 +215,11 @@ class Replayer:
         vma = do_mmap(mm, start, length, self.prot[row], flags, file, self.pgoff[row])
         if self.len2[row] and (vma.vm_start, vma.vm_end - vma.vm_start) != (self.addr2[row], self.len2[row]):
             self.range_differs += 1
+
+    def _no_huge_pages(self, mm: Mm) -> None:
+        """hugetlbfs_file_mmap finds no pages to reserve after the VMA was allocated"""
+        hooks = self.kernel.hooks
+        hooks.vm_area_free(hooks.vm_area_alloc(mm))
 
     def _munmap(self, task: Task, row: int) -> None:
         mm = task.mm
@@ -279,18 +288,19 @@ class Replayer:
             )
 
     def _shmdt(self, task: Task, row: int) -> None:
-        """ksys_shmdt: from the first VMA that was attached at the address on, all of the same segment"""
+        """ksys_shmdt: the first VMA from the address on that lies where its segment would if attached there, then the
+        later ones of the same segment"""
         mm = task.mm
         if mm is None or self.ret[row] != 0:
             return
         address = self.addr[row]
+        file: File | None = None
         with self.kernel.locks.mmap_write(mm):
-            first = mm.find_vma(address)
-            if first is None or first.vm_file is None:
-                return
-            file = first.vm_file
-            for vma in list(mm.vmas):
-                if vma.vm_file is file and vma.vm_start - (vma.vm_pgoff << fl.PAGE_SHIFT) == address:
+            for vma in mm.vmas_in(address, fl.TASK_SIZE):
+                here = vma.vm_start - (vma.vm_pgoff << fl.PAGE_SHIFT) == address
+                segment = vma.vm_file
+                if here and segment is not None and segment.close and file in (None, segment):
+                    file = segment
                     do_munmap(mm, vma.vm_start, vma.vm_end)
 
     # --- faults
