@@ -103,11 +103,12 @@ class Importer:
                 self._stranger(tid, kind, a, b)
                 continue
             if kind >= raw.ALLOC:
-                key = (time, kind, a)
-                if key == task.dup_key:
+                if a == task.slab_pointer and time == task.slab_time and kind == task.slab_kind:
                     self._duplicates += 1
                     continue
-                task.dup_key = key
+                task.slab_pointer = a
+                task.slab_time = time
+                task.slab_kind = kind
                 task.fault = None
                 if task.dead and self._thread_execs:
                     task = self._take_over(task)
@@ -577,7 +578,6 @@ class Importer:
         del self._tasks[thread.tid]
         call.old_tid = thread.tid
         thread.tid = task.tid
-        thread.dup_key = task.dup_key
         self._tasks[task.tid] = thread
         if task.write_position >= 0:
             call.last_write_position, call.last_write_time = task.write_position, task.write_time

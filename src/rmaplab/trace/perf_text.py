@@ -29,7 +29,7 @@ FREE       object pointer as text         number of its cache
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rmaplab.trace.call_sites import IGNORED, CallSites
@@ -150,8 +150,6 @@ class PerfTextParser:
     def __init__(self) -> None:
         self.lines = 0
         """Lines read."""
-        self.events = 0
-        """Lines that were an event of perf."""
         self.lost = 0
         """Records that perf says it lost."""
         self.locks = False
@@ -163,6 +161,11 @@ class PerfTextParser:
         self.sites = CallSites()
         self._kinds: dict[str, _Kind] = {}
         self._who: dict[str, int] = {}
+
+    @property
+    def events(self) -> int:
+        """Lines that were an event of perf."""
+        return sum(kind.count for kind in self._kinds.values())
 
     def counts(self) -> dict[str, int]:
         """Raw events by the name perf gives them."""
@@ -185,27 +188,26 @@ class PerfTextParser:
         reasons.update(self.sites.ignored())
         return reasons
 
-    def parse(self, lines: Iterable[str]) -> list[RawEvent]:
+    def parse(self, lines: Sequence[str]) -> list[RawEvent]:
         """The raw events of `lines`, in their order. Lines are decoded as latin-1, without newline."""
         out: list[RawEvent] = []
         add = out.append
         kinds, who_to_tid, sites = self._kinds, self._who, self.sites.caches
+        self.lines += len(lines)
         for line in lines:
-            self.lines += 1
             try:
-                who, cpu, stamp, name, rest = line[_COMM_WIDTH:].split(None, 4)
+                who, _, stamp, name, rest = line[_COMM_WIDTH:].split(None, 4)
+                # Known names and tasks were once read by _header(), which checks the whole form. What is
+                # not known, or no number, goes there now.
                 kind = kinds[name]
-                time = int(stamp[:-1].replace(".", ""))
                 tid = who_to_tid[who]
-                if stamp[-11] != "." or cpu[0] != "[":
-                    raise ValueError
-            except (ValueError, KeyError, IndexError):
+                time = int(stamp[:-1].replace(".", ""))
+            except (ValueError, KeyError):
                 header = self._header(line)
                 if header is None:
                     continue
                 time, tid, name, rest, kind = header
             kind.count += 1
-            self.events += 1
             action = kind.action
             try:
                 if action >= ALLOC:
@@ -233,11 +235,11 @@ class PerfTextParser:
                         number = _NUMBER.search(rest)
                         self.lost += int(number.group()) if number else 1
                 elif action == FAULT:
-                    parts = rest.split()
-                    address = parts[0][8:]
+                    place, _, code = rest.rpartition(" error_code=")
                     # perf prints a kernel address by name: not a fault on user memory
-                    if address.startswith("0x"):
-                        add((time, tid, FAULT, int(address, 16), int(parts[-1][11:], 16) | kind.detail))
+                    if place.startswith("address=0x"):
+                        address = int(place[8 : place.index(" ")], 16)
+                        add((time, tid, FAULT, address, int(code, 16) | kind.detail))
                 elif action <= EXIT:
                     add((time, tid, action, kind.detail, rest))
                 elif action == MAPPED:

@@ -9,6 +9,7 @@ end puts rows into commit order.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from operator import attrgetter
 from typing import Any, Final
 
 from rmaplab.trace.mappings import FileTable
@@ -126,18 +127,22 @@ class RowTable:
         """(columns in commit order, time of the first row in ns, which is subtracted from all)."""
         rows = [row for row in self.rows if not row.cancelled]
         # stable: rows made for one position stay in the order in which they were made
-        rows.sort(key=_position)
-        start = min((row.time for row in rows), default=0)
-        numbers = 0
+        rows.sort(key=attrgetter("position"))
+        times = [row.time for row in rows]
+        start = min(times, default=0)
+        calls: list[Call] = []
         for row in rows:
             call = row.call
+            position = row.position
             if call.number < 0:
-                call.number = numbers
-                numbers += 1
-                call.span_start = row.position if call.first < 0 else min(call.first, row.position)
-            call.span_end = max(call.last, row.position)
+                call.number = len(calls)
+                calls.append(call)
+                first = call.first
+                call.span_start = first if 0 <= first < position else position
+            last = call.last
+            call.span_end = last if last > position else position
         columns: dict[str, list[Any]] = {
-            "time": [row.time - start for row in rows],
+            "time": [time - start for time in times],
             "tid": [row.tid for row in rows],
             "pid": [row.pid for row in rows],
             "call": [row.call.number for row in rows],
@@ -154,33 +159,33 @@ class RowTable:
             ],
             "peer": [row.peer for row in rows],
             "ret": [row.ret for row in rows],
-            "quiescent": _quiescent(rows),
+            "quiescent": _quiescent(rows, calls),
             "truth": _truth(rows) if truth else [None] * len(rows),
         }
         assert tuple(columns) == COLUMNS
         return columns, start
 
 
-def _position(row: Row) -> int:
-    return row.position
-
-
 def _truth(rows: list[Row]) -> list[list[int] | None]:
     """Each call's slab events, at its last row."""
     column: list[list[int] | None] = [None] * len(rows)
-    done: set[int] = set()
-    for index in range(len(rows) - 1, -1, -1):
-        call = rows[index].call
-        if call.number not in done:
-            done.add(call.number)
+    last: dict[int, int] = {}
+    for index, row in enumerate(rows):
+        call = row.call
+        if call.rows == 1:
             column[index] = call.truth
+        else:
+            last[call.number] = index
+    for index in last.values():
+        column[index] = rows[index].call.truth
     return column
 
 
-def _quiescent(rows: list[Row]) -> list[bool]:
+def _quiescent(rows: list[Row], calls: list[Call]) -> list[bool]:
     """Which rows are followed by an instant that lies inside no call's span."""
     column = [False] * len(rows)
-    spans = sorted({(row.call.span_start, row.call.span_end) for row in rows})
+    spans = [(call.span_start, call.span_end) for call in calls]
+    spans.sort()
     index = 0
     end = -1
     for start, stop in [*spans, (1 << 62, 1 << 62)]:

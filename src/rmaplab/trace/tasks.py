@@ -69,10 +69,12 @@ class Task:
         "call",
         "dead",
         "doubtful",
-        "dup_key",
         "fault",
         "mm",
         "pid",
+        "slab_kind",
+        "slab_pointer",
+        "slab_time",
         "tentative",
         "tid",
         "write_position",
@@ -92,8 +94,10 @@ class Task:
         """Its first exec may turn out to be that of a task outside the recording."""
         self.doubtful: list[Row] = []
         """The rows it has made while that is open."""
-        self.dup_key: tuple[int, int, str] = (-1, -1, "")
-        """Time, kind and pointer of its last slab event."""
+        self.slab_pointer = ""
+        """Pointer, time and kind of its last slab event."""
+        self.slab_time = -1
+        self.slab_kind = -1
         self.write_position = -1
         """Last write acquisition of its mmap lock after it left: where its mm is torn down."""
         self.write_time = 0
