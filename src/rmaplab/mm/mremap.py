@@ -171,7 +171,7 @@ def _move_vma(
         vma.vm_flags &= ~VM_LOCKED_MASK
         if new is not vma and vma.vm_start == address and vma.vm_end == address + old_length:
             mm.kernel.hooks.unlink_anon_vmas(vma)
-            if vma.vm_file is None:
+            if vma.vm_file is None and mm.kernel.profile.dontunmap_resets_pgoff:
                 vma.vm_pgoff = vma.vm_start >> PAGE_SHIFT
     else:
         do_munmap(mm, address, address + old_length)

@@ -32,6 +32,11 @@ class KernelProfile:
     """MREMAP_DONTUNMAP of a VM_LOCKED VMA splits it at the range first; later kernels clear VM_LOCKED on the whole.
     Seen in 6.12.y, not in 6.18.y (docs/model.md, "Version features")."""
 
+    dontunmap_resets_pgoff: bool
+    """The source of an MREMAP_DONTUNMAP that covered it whole is unfaulted afterwards and gets the page offset of an
+    unfaulted VMA. In 6.12.117's move_vma; 6.18.44 keeps the offset (measured: recordings/random, row of the first
+    later merge)."""
+
     dontunmap_keeps_source: bool
     """copy_vma for MREMAP_DONTUNMAP of an unfaulted VMA does not merge with the source itself. Seen in 6.12.y,
     not in 6.18.y (docs/model.md, "Version features")."""
@@ -44,6 +49,7 @@ V6_18 = KernelProfile(
     merge_dups_copied_from=True,
     dontunmap_splits_locked=False,
     dontunmap_keeps_source=False,
+    dontunmap_resets_pgoff=False,
 )
 V6_16 = replace(V6_18, name="6.16", mremap_moves_many=False, merge_dups_copied_from=False)
 V6_12 = replace(
@@ -52,6 +58,7 @@ V6_12 = replace(
     merge_asks_uncowed_parents=False,
     dontunmap_splits_locked=True,
     dontunmap_keeps_source=True,
+    dontunmap_resets_pgoff=True,
 )
 
 PROFILES = {profile.name: profile for profile in (V6_12, V6_16, V6_18)}
