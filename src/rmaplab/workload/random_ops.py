@@ -70,6 +70,7 @@ HUGE, HUGE_PAGES, HUGE_STEP = 0x40000, 2048, 128  # in steps, so that 2 MiB are 
 FREE = 0x80000  # where mremap puts what it moves to a place of its own choice
 
 STACK_GUARD_GAP = 256  # pages (stack_guard_gap)
+STACK_LIMIT = 64  # pages (RLIMIT_STACK)
 
 PROT_RW = fl.PROT_READ | fl.PROT_WRITE
 _PROTS = (PROT_RW, PROT_RW, fl.PROT_READ, 0)
@@ -139,6 +140,7 @@ class _Generator:
         self.huge = huge
         self.live = [1]
         self.last = 1  # number given to a process last
+        self.moved: dict[int, tuple[int, int, int]] = {}  # process -> its last mremap: first, pages, target
 
     def run(self, length: int) -> list[Op]:
         names = tuple(_WEIGHTS)
@@ -159,7 +161,9 @@ class _Generator:
                 self.live.remove(process)
                 history.append(Op(process, name))
             else:
-                history.append(Op(process, name, getattr(self, f"_{name}")()))
+                history.append(
+                    Op(process, name, self._mremap(process) if name == "mremap" else getattr(self, f"_{name}")())
+                )
         return history[:length]
 
     def _range(self) -> tuple[int, int]:
@@ -215,16 +219,20 @@ class _Generator:
     def _brk(self) -> tuple[int, ...]:
         return (self.random.randint(0, HEAP_PAGES),)
 
-    def _mremap(self) -> tuple[int, ...]:
+    def _mremap(self, process: int) -> tuple[int, ...]:
         random = self.random
+        back = self.moved.pop(process, None)
+        if back is not None and random.random() < 0.5:  # to where the page offset fits
+            first, pages, target = back
+            return target, pages, pages, _FIXED, first
         first, old = self._range()
         flags = random.choice(_MREMAPS)
         new = old
         if not flags & fl.MREMAP_DONTUNMAP and random.random() < 0.3:
             new = max(1, old + random.randint(-4, 4))
         target = self._range()[0]
-        if flags & fl.MREMAP_FIXED and random.random() < 0.4:  # back to where the page offset fits, or near
-            target = first + random.choice((-old, old, -2 * old, 2 * old))
+        if flags & fl.MREMAP_FIXED:
+            self.moved[process] = first, new, target
         return first, old, new, flags, target
 
 
@@ -282,6 +290,8 @@ class World:
             prev, _ = mm.prev_next(vma)
             pages = (vma.vm_start - address) >> PAGE
             if not vma.vm_flags & fl.VM_GROWSDOWN or pages > vma.vm_pgoff:
+                return
+            if (vma.vm_end - address) >> PAGE > STACK_LIMIT:
                 return
             if prev is not None and prev.vm_flags & fl.VM_ACCESS_FLAGS and not prev.vm_flags & fl.VM_GROWSDOWN:
                 gap = (address - prev.vm_end) >> PAGE
@@ -350,9 +360,7 @@ class World:
             place = target
         elif flags & fl.MREMAP_DONTUNMAP:
             place = self._unmapped(mm, new)
-        elif new <= old:
-            place = first
-        elif vma.vm_end == (first + old) << PAGE and not mm.vmas_in(vma.vm_end, (first + new) << PAGE):
+        elif new <= old or (vma.vm_end == (first + old) << PAGE and not mm.vmas_in(vma.vm_end, (first + new) << PAGE)):
             place = first
         elif flags & fl.MREMAP_MAYMOVE:
             place = self._unmapped(mm, new)
