@@ -5,7 +5,7 @@ A folio names the anon_vma of the VMA that made it. An anon_vma knows, through o
 VMAs that may map its folios: those of the process that owns it and those of all its descendants.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -63,6 +63,7 @@ class AnonVmaDesign:
     """Mainline anon_vma."""
 
     name = "anon_vma"
+    wants_removals = False
 
     def attach(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -77,6 +78,20 @@ class AnonVmaDesign:
         anon_vma = AnonVma()
         self._anon_vmas.alloc(anon_vma)
         return anon_vma
+
+    def _new_root(self) -> AnonVma:
+        """The anon_vma at the root of a new tree."""
+        anon_vma = self._anon_vma_alloc()
+        anon_vma.num_children += 1  # the self-parent link
+        return anon_vma
+
+    def link_all(self, members: Iterable[Vma], anon_vma: AnonVma) -> None:
+        """Make `anon_vma` the own one of `members`, VMAs without one."""
+        with self.kernel.locks.anon_vma_write(anon_vma):
+            for member in members:
+                self._link(member, anon_vma)
+                member.anon_vma = anon_vma
+                anon_vma.num_active_vmas += 1
 
     def _link(self, vma: Vma, anon_vma: AnonVma) -> None:
         """anon_vma_chain_alloc and anon_vma_chain_link"""
@@ -123,22 +138,26 @@ class AnonVmaDesign:
         self._avcs.alloc(avc)
         anon_vma = self._find_mergeable(vma)
         if anon_vma is None:
-            anon_vma = self._anon_vma_alloc()
-            anon_vma.num_children += 1  # self-parent link of a new root
+            anon_vma = self._new_root()
         with self.kernel.locks.anon_vma_write(anon_vma):
             vma.anon_vma = anon_vma
             avc.anon_vma = anon_vma
             self._chain(vma, avc)
             anon_vma.num_active_vmas += 1
 
-    def _find_mergeable(self, vma: Vma) -> AnonVma | None:
-        """find_mergeable_anon_vma: only from a neighbour that has no other anon_vma (reusable_anon_vma)"""
+    def _find_mergeable_vma(self, vma: Vma) -> Vma | None:
+        """A neighbour that may become one VMA with `vma` one day and has one anon_vma only (reusable_anon_vma)."""
         prev, next_ = vma.vm_mm.prev_next(vma)
         if next_ is not None and self._singular(next_) and anon_vma_compatible(vma, next_):
-            return next_.anon_vma  # type: ignore[no-any-return]
+            return next_
         if prev is not None and self._singular(prev) and anon_vma_compatible(prev, vma):
-            return prev.anon_vma  # type: ignore[no-any-return]
+            return prev
         return None
+
+    def _find_mergeable(self, vma: Vma) -> AnonVma | None:
+        """find_mergeable_anon_vma"""
+        neighbour = self._find_mergeable_vma(vma)
+        return None if neighbour is None else self.owner(neighbour)
 
     # --- hook 2
 
@@ -202,7 +221,7 @@ class AnonVmaDesign:
 
     # --- hook 6
 
-    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> None:
+    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> bool | None:
         """Nothing: the child is linked with the anon_vma that the folio names already."""
 
     # --- hook 7
@@ -302,3 +321,49 @@ class AnonVmaDesign:
 
     def move_page_tables(self, folio: Folio, vma: Vma, new_vma: Vma) -> None:
         """Nothing, for the same reason."""
+
+    # --- extra hooks
+
+    def folio_swapped_in(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
+        """Hook 10: nothing. The folio kept its anon_vma, with which every VMA that can name its swap slot is linked."""
+
+    def swapin_needs_copy(self, folio: Folio, vma: Vma) -> bool:
+        """Hook 10: no; pages that KSM had merged, which ksm_might_need_to_copy is about, mm knows itself."""
+        return False
+
+    def ksm_pin(self, vma: Vma) -> Any:
+        """Hook 11, stable_tree_append: a reference on the anon_vma"""
+        owner = self.owner(vma)
+        assert owner is not None
+        owner.refcount += 1
+        return owner
+
+    def ksm_walk(self, pinned: Any, address: int) -> Iterator[tuple[Vma, int]]:
+        """Hook 11, rmap_walk_ksm: every VMA of the interval tree that covers the address, whatever its offset"""
+        with self.kernel.locks.anon_vma_read(pinned):
+            for avc in pinned.avcs:
+                vma = avc.vma
+                if vma.vm_start <= address < vma.vm_end:
+                    yield vma, address
+
+    def ksm_unpin(self, pinned: Any) -> None:
+        """Hook 11, remove_rmap_item_from_tree"""
+        self._put(pinned)
+
+    def collect_procs_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+        """Hook 12: the same interval tree, walked by hand"""
+        return self.rmap_walk_anon(folio)
+
+    def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
+        """Hook 13: anon_vma_lock_write"""
+        return self.kernel.locks.anon_vma_write(vma.anon_vma)  # type: ignore[no-any-return]
+
+    def folio_removed(self, folio: Folio, mm: Mm, address: int) -> None:
+        """Hook 14: not wanted."""
+
+    def mm_gone(self, mm: Mm) -> None:
+        """Hook 15: nothing."""
+
+    def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
+        """Hook 16: anon_vma_lock_write"""
+        return self.kernel.locks.anon_vma_write(pinned)  # type: ignore[no-any-return]

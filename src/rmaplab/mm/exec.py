@@ -32,9 +32,7 @@ __all__ = ["ElfMapper", "bprm_mm_init"]
 def bprm_mm_init(kernel: "Kernel", copy_strings: bool = True) -> "Mm":
     """A new mm with a stack VMA at the top. The argument pages written to it give it its anon_vma."""
     mm = kernel.mm_alloc()
-    stack = insert_new_vma(
-        mm, TASK_SIZE - PAGE_SIZE, TASK_SIZE, VM_DATA_DEFAULT_FLAGS | VM_GROWSDOWN | VM_ACCOUNT
-    )
+    stack = insert_new_vma(mm, TASK_SIZE - PAGE_SIZE, TASK_SIZE, VM_DATA_DEFAULT_FLAGS | VM_GROWSDOWN | VM_ACCOUNT)
     if copy_strings:
         prepare(stack)
         anon_write_fault(mm, stack, TASK_SIZE - PAGE_SIZE)

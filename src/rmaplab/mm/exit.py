@@ -14,6 +14,8 @@ __all__ = ["exit_mmap"]
 def exit_mmap(mm: "Mm") -> None:
     """Unmap all pages, unlink all VMAs (free_pgtables), then free them."""
     hooks = mm.kernel.hooks
+    if mm.kernel.ksm.items:
+        mm.kernel.ksm.exit(mm)
     with mm.kernel.locks.mmap_read(mm):
         zap_all(mm)
     with mm.kernel.locks.mmap_write(mm):
@@ -23,3 +25,4 @@ def exit_mmap(mm: "Mm") -> None:
             hooks.vm_area_free(vma)
     mm.vmas.clear()
     mm.starts.clear()
+    hooks.mm_gone(mm)

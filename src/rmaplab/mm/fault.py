@@ -19,14 +19,16 @@ from rmaplab.mm.flags import (
     VM_WRITE,
 )
 from rmaplab.mm.folio import Folio
-from rmaplab.mm.pagetable import ENTRY_SHIFT, PRESENT, WRITE, PageTable, guards
+from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, PageTable, guards
+from rmaplab.mm.stable_node import folio_test_ksm
+from rmaplab.mm.swap import do_swap_page
 from rmaplab.mm.vma import Vma
 from rmaplab.mm.zap import split_huge_pmd
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
 
-__all__ = ["anon_write_fault", "handle_mm_fault", "populate_range", "prepare", "vmf_anon_prepare"]
+__all__ = ["anon_write_fault", "copy_page", "handle_mm_fault", "populate_range", "prepare", "vmf_anon_prepare"]
 
 
 def prepare(vma: Vma) -> None:
@@ -74,6 +76,8 @@ def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
                 anon_write_fault(mm, vma, address)
     elif flags & VM_ACCESS_FLAGS and (flags & VM_HUGEPAGE or mm.kernel.thp == "always"):
         _read_fault(mm, vma, address)
+    if not write and mm.kernel.special and flags & VM_ACCESS_FLAGS:
+        _read_nonpresent(mm, vma, address)
     return True
 
 
@@ -82,6 +86,15 @@ def _read_fault(mm: "Mm", vma: Vma, address: int) -> None:
     page is"""
     if _huge_possible(mm, vma, address) and address >> PMD_SHIFT not in mm.pgd:
         vmf_anon_prepare(vma)
+
+
+def _read_nonpresent(mm: "Mm", vma: Vma, address: int) -> None:
+    """A read of what may be in swap (handle_pte_fault)"""
+    vpn = address >> PAGE_SHIFT
+    table = mm.pgd.get(vpn >> 9)
+    entry = table.get(vpn) if isinstance(table, dict) else None
+    if entry is not None and entry & KIND_MASK != PRESENT:
+        do_swap_page(mm, vma, address, entry, False)
 
 
 def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
@@ -95,7 +108,7 @@ def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
     entry = table.get(vpn)
     if entry is None:
         _do_anonymous_page(mm, vma, address, table)
-    elif not entry & WRITE:
+    elif entry & (PRESENT | WRITE) != PRESENT | WRITE:
         _do_wp_page(mm, vma, address, table, entry)
 
 
@@ -126,6 +139,12 @@ def _do_anonymous_page(mm: "Mm", vma: Vma, address: int, table: PageTable) -> Fo
     return folio
 
 
+def copy_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) -> None:
+    """Map in a child's `vma` a copy of the page that its parent's `entry` maps (copy_present_page)."""
+    copy = _do_anonymous_page(mm, vma, address, table)
+    mm.kernel.mem.copy(copy.pfn, entry >> ENTRY_SHIFT)
+
+
 def _do_huge_pmd_anonymous_page(mm: "Mm", vma: Vma, i: int) -> None:
     """Map a new folio of 512 pages with one PMD entry (__do_huge_pmd_anonymous_page)."""
     kernel = mm.kernel
@@ -143,7 +162,7 @@ def _do_huge_pmd_wp_page(mm: "Mm", vma: Vma, i: int, entry: int) -> bool:
     folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
     assert folio is not None
     if not folio.exclusive & 1:
-        if folio.mapcount > 1 or folio.refs:
+        if folio.mapcount > 1 or (folio.refs and not _drops_swap_cache(mm, folio)):
             return False
         with kernel.locks.folio(folio):
             kernel.hooks.folio_move_anon_rmap(folio, vma)
@@ -153,13 +172,27 @@ def _do_huge_pmd_wp_page(mm: "Mm", vma: Vma, i: int, entry: int) -> bool:
 
 
 def _do_wp_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) -> None:
-    """A write to a present, write-protected page (do_wp_page)."""
+    """A write to a write-protected page (do_wp_page), or to one that is not present (do_swap_page)."""
     kernel = mm.kernel
+    if not entry & PRESENT:
+        if do_swap_page(mm, vma, address, entry, True):
+            entry = table[address >> PAGE_SHIFT]
+            if entry & (PRESENT | WRITE) == PRESENT:
+                _do_wp_page(mm, vma, address, table, entry)
+        return
     folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
     assert folio is not None
     if not folio.exclusive >> ((entry >> ENTRY_SHIFT) - folio.pfn) & 1:
-        if folio.nr_pages > 1 or folio.mapcount > 1 or folio.refs:
-            _do_anonymous_page(mm, vma, address, table)  # wp_page_copy
+        if (
+            folio.nr_pages > 1
+            or folio.mapcount > 1
+            or (folio.refs and not _drops_swap_cache(mm, folio))
+            or folio_test_ksm(folio)
+        ):
+            copy = _do_anonymous_page(mm, vma, address, table)  # wp_page_copy
+            if kernel.special:
+                _page_copied(mm, address, folio, entry, copy)
+                return
             folio.mapcount -= 1
             if not folio.mapcount and not folio.refs:
                 kernel.mem.free(folio)
@@ -168,6 +201,31 @@ def _do_wp_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) 
             kernel.hooks.folio_move_anon_rmap(folio, vma)
         folio.exclusive = 1
     table[address >> PAGE_SHIFT] = entry | WRITE
+
+
+def _drops_swap_cache(mm: "Mm", folio: Folio) -> bool:
+    """Was the swap cache alone in holding `folio`, and could it let go? (wp_can_reuse_anon_folio)"""
+    if folio.refs > 1 or folio not in mm.kernel.swap.slot_of:
+        return False
+    guard = mm.kernel.locks.folio_trylock(folio)
+    if guard is None:
+        return False
+    with guard:
+        return mm.kernel.swap.folio_free_swap(folio) and not folio.refs
+
+
+def _page_copied(mm: "Mm", address: int, folio: Folio, entry: int, copy: Folio) -> None:
+    """The rest of wp_page_copy where more than counting is to be done (``kernel.special``)"""
+    kernel = mm.kernel
+    kernel.mem.copy(copy.pfn, entry >> ENTRY_SHIFT)
+    if kernel.folio_removed is not None and not folio_test_ksm(folio):
+        kernel.folio_removed(folio, mm, address & -(1 << PAGE_SHIFT))
+    folio.mapcount -= 1
+    if not folio.mapcount:
+        if folio.refs:
+            kernel.swap.free_swap_cache(folio)
+        else:
+            kernel.mem.free(folio)
 
 
 def populate_range(

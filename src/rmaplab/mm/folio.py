@@ -3,7 +3,7 @@
 
 from typing import Any
 
-__all__ = ["Folio", "MemMap"]
+__all__ = ["ContentsMap", "Folio", "MemMap", "folio_put"]
 
 
 class Folio:
@@ -28,17 +28,21 @@ class Folio:
         self.refs = 0
 
     def __repr__(self) -> str:
-        return (
-            f"<folio pfn={self.pfn:#x} pages={self.nr_pages} index={self.index:#x} mapcount={self.mapcount}>"
-        )
+        return f"<folio pfn={self.pfn:#x} pages={self.nr_pages} index={self.index:#x} mapcount={self.mapcount}>"
 
 
 class MemMap:
-    """The memory map (``pfn_to_page``) and the page allocator."""
+    """The memory map (``pfn_to_page``) and the page allocator.
 
-    __slots__ = ("_free", "_free_large", "pages")
+    contents: pfn -> what the page holds, 0 if absent; None where nobody asks (:class:`ContentsMap`)
+    poisoned: frames that memory failure took away; their folios are never freed
+    """
+
+    __slots__ = ("_free", "_free_large", "contents", "pages", "poisoned")
 
     def __init__(self) -> None:
+        self.contents: dict[int, int] | None = None
+        self.poisoned: set[int] = set()
         self.pages: list[Folio | None] = []  # by pfn; every page of a large folio names the folio
         self._free: list[int] = []  # frames of freed small folios
         self._free_large: dict[int, list[int]] = {}  # nr_pages -> first frames of freed large folios
@@ -81,6 +85,48 @@ class MemMap:
         self.pages[pfn : pfn + nr_pages] = [None] * nr_pages
         self._free_large.setdefault(nr_pages, []).append(pfn)
 
+    def split(self, folio: Folio) -> list[Folio]:
+        """Make each page of the large `folio` a folio of its own; the first keeps the object (__split_huge_page).
+
+        Mapping and index are those that page had; mapcounts, references and exclusive bits are the caller's.
+        """
+        folios = [folio]
+        for k in range(1, folio.nr_pages):
+            tail = self.pages[folio.pfn + k] = Folio(folio.pfn + k, 1)
+            tail.mapping = folio.mapping
+            tail.index = folio.index + k
+            folios.append(tail)
+        folio.nr_pages = 1
+        return folios
+
+    def copy(self, to: int, source: int) -> None:
+        """Copy a page, by pfn (copy_highpage)."""
+        if self.contents is not None:
+            self.contents[to] = self.contents.get(source, 0)
+
     def folios(self) -> list[Folio]:
         """All live folios, each once, by frame."""
         return [f for pfn, f in enumerate(self.pages) if f is not None and f.pfn == pfn]
+
+
+class ContentsMap(MemMap):
+    """A memory map that knows what each page holds: a number that a writer chose, 0 for a page of zeroes."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contents: dict[int, int] = {}
+
+    def free(self, folio: Folio) -> None:
+        """The next owner finds zeroes."""
+        for pfn in range(folio.pfn, folio.pfn + folio.nr_pages):
+            self.contents.pop(pfn, None)
+        super().free(folio)
+
+
+def folio_put(mem: MemMap, folio: Folio) -> None:
+    """Drop a reference that is not a mapping's; the folio goes with the last of either."""
+    folio.refs -= 1
+    if not folio.refs and not folio.mapcount:
+        mem.free(folio)

@@ -3,8 +3,11 @@
 
 from typing import TYPE_CHECKING
 
+from rmaplab.mm.fault import copy_page
 from rmaplab.mm.flags import VM_DONTCOPY, VM_LOCKED_MASK, VM_SHARED, VM_WIPEONFORK
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, tables_in
+from rmaplab.mm.swap import copy_nonpresent_pte
+from rmaplab.mm.zap import split_huge_pmd
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
@@ -41,18 +44,19 @@ def _copy_page_range(mm: "Mm", vma: "Vma", oldmm: "Mm", pvma: "Vma") -> None:
     """Map the parent's anonymous pages of `pvma` in the child, write-protected in both."""
     kernel = mm.kernel
     pages = kernel.mem.pages
-    try_dup_anon_rmap = kernel.hooks.try_dup_anon_rmap
+    try_dup_anon_rmap = kernel.ksm.dup_hook() if kernel.ksm.nodes else kernel.hooks.try_dup_anon_rmap
     first, last = pvma.vm_start >> 12, pvma.vm_end >> 12
     for i in tables_in(oldmm.pgd, first, last):
         table = oldmm.pgd[i]
         if isinstance(table, int):
             folio = pages[table >> ENTRY_SHIFT]
             assert folio is not None
-            try_dup_anon_rmap(folio, vma, pvma)
-            folio.exclusive = 0
-            folio.mapcount += 1
-            mm.pgd[i] = oldmm.pgd[i] = table & ~WRITE
-            continue
+            if try_dup_anon_rmap(folio, vma, pvma) is not False:
+                folio.exclusive = 0
+                folio.mapcount += 1
+                mm.pgd[i] = oldmm.pgd[i] = table & ~WRITE
+                continue
+            table = split_huge_pmd(oldmm, i)
         child = mm.pgd.get(i)
         if child is None:
             child = {}
@@ -64,7 +68,9 @@ def _copy_page_range(mm: "Mm", vma: "Vma", oldmm: "Mm", pvma: "Vma") -> None:
                 if entry & KIND_MASK == PRESENT:
                     folio = pages[entry >> ENTRY_SHIFT]
                     assert folio is not None
-                    try_dup_anon_rmap(folio, vma, pvma)
+                    if try_dup_anon_rmap(folio, vma, pvma) is False:
+                        copy_page(mm, vma, vpn << 12, child, entry)
+                        continue
                     folio.mapcount += 1
                     if folio.nr_pages == 1:
                         folio.exclusive = 0
@@ -72,6 +78,8 @@ def _copy_page_range(mm: "Mm", vma: "Vma", oldmm: "Mm", pvma: "Vma") -> None:
                         folio.exclusive &= ~(1 << ((entry >> ENTRY_SHIFT) - folio.pfn))
                     entry &= ~WRITE
                     table[vpn] = entry
+                else:
+                    entry = copy_nonpresent_pte(kernel, table, vpn)
                 child[vpn] = entry
         if child:
             mm.pgd[i] = child

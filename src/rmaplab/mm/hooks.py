@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
     from rmaplab.mm.vma import Vma
 
-__all__ = ["EXTRA_HOOKS", "HOOKS", "Hook", "Hooks"]
+__all__ = ["EXTRA_HOOKS", "HOOKS", "ForkRefused", "Hook", "Hooks"]
+
+
+class ForkRefused(Exception):
+    """A design does not let a process fork: the call fails with -EAGAIN and has changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ HOOKS: tuple[Hook, ...] = (
 )
 
 EXTRA_HOOKS: tuple[Hook, ...] = (
-    Hook(10, "do_swap_page: folio_add_anon_rmap_ptes", ("folio_swapped_in",)),
+    Hook(10, "do_swap_page: folio_add_anon_rmap_ptes", ("folio_swapped_in", "swapin_needs_copy")),
     Hook(
         11, "KSM: stable_tree_append, rmap_walk_ksm, remove_rmap_item_from_tree", ("ksm_pin", "ksm_walk", "ksm_unpin")
     ),
@@ -61,6 +65,7 @@ EXTRA_HOOKS: tuple[Hook, ...] = (
     Hook(13, "collapse_huge_page", ("collapse_lock",)),
     Hook(14, "folio_remove_rmap_ptes", ("folio_removed",)),
     Hook(15, "mm lifetime: mmdrop, exit_mmap", ("mm_gone",)),
+    Hook(16, "split_huge_page_to_list_to_order: anon_vma_lock_write", ("split_lock",)),
 )
 """Places beyond the nine of the mail that some design needs; one that needs none does there as mainline."""
 
@@ -69,6 +74,8 @@ class Hooks(Protocol):
     """What a design answers. Unless noted the caller holds the mmap lock for writing."""
 
     name: str
+    wants_removals: bool
+    """Is hook 14 to be called?"""
 
     def attach(self, kernel: "Kernel") -> None:
         """Called once: create the design's slab caches in `kernel`."""
@@ -100,8 +107,9 @@ class Hooks(Protocol):
         """`vma` of a child was copied from `pvma` of its parent."""
 
     # Hook 6
-    def try_dup_anon_rmap(self, folio: "Folio", vma: "Vma", pvma: "Vma") -> None:
-        """Fork maps `folio` of `pvma` in the child's `vma` too. Both page-table locks held."""
+    def try_dup_anon_rmap(self, folio: "Folio", vma: "Vma", pvma: "Vma") -> bool | None:
+        """Fork maps `folio` of `pvma` in the child's `vma` too; False: it must copy the page instead, as it does with
+        one that may be pinned. Both page-table locks held."""
 
     # Hook 7
     def anon_vma_clone(self, dst: "Vma", src: "Vma") -> None:
@@ -146,6 +154,9 @@ class Hooks(Protocol):
     def folio_swapped_in(self, folio: "Folio", vma: "Vma", address: int, exclusive: bool) -> None:
         """A folio comes back from the swap cache: `vma` maps it at `address`. Folio lock held."""
 
+    def swapin_needs_copy(self, folio: "Folio", vma: "Vma") -> bool:
+        """`vma` is about to map `folio` of the swap cache: must it get a copy instead (ksm_might_need_to_copy)?"""
+
     # Hook 11
     def ksm_pin(self, vma: "Vma") -> Any:
         """KSM remembers, for a page that it merged, where it was mapped: pin what `vma.anon_vma` names."""
@@ -172,3 +183,7 @@ class Hooks(Protocol):
     # Hook 15
     def mm_gone(self, mm: "Mm") -> None:
         """`mm` has been torn down (end of exit_mmap)."""
+
+    # Hook 16
+    def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
+        """What a folio split locks against walks, other splits and collapse, between hook 4's get and put."""

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The whole modelled kernel: one design, its slab caches, its locks and the memory map."""
 
+from collections.abc import Callable
 from typing import Any
 
-from rmaplab.mm.folio import MemMap
+from rmaplab.mm.folio import ContentsMap, Folio, MemMap
 from rmaplab.mm.hooks import Hooks
+from rmaplab.mm.ksm import Ksm
 from rmaplab.mm.locks import CountingLocks
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.profile import V6_18, KernelProfile
 from rmaplab.mm.slab import SlabCache, SlabSize
+from rmaplab.mm.swap import Swap
 
 __all__ = ["CACHE_NAMES", "Kernel"]
 
@@ -22,6 +25,10 @@ class Kernel:
     """A kernel that runs the design `hooks`.
 
     thp: transparent huge pages by default: "always", "madvise" or "never"
+    contents: keep what each page holds (``mem.contents``)
+    special: page tables may hold entries that are not present, folios may be in the swap cache or belong to KSM, or
+        somebody wants to hear of every entry that goes; until one of these is so, the hot paths look at nothing else
+    folio_removed: hook 14, or None if the design does not want it
     """
 
     def __init__(
@@ -31,6 +38,7 @@ class Kernel:
         locks: Any = None,
         *,
         thp: str = "madvise",
+        contents: bool = False,
     ) -> None:
         self.hooks = hooks
         self.profile = profile
@@ -38,7 +46,13 @@ class Kernel:
         self.thp = thp
         self.slabs: tuple[SlabCache, ...] = tuple(SlabCache(name, number) for number, name in enumerate(CACHE_NAMES))
         self.vm_area_struct, self.anon_vma, self.anon_vma_chain = self.slabs
-        self.mem = MemMap()
+        self.mem: MemMap = ContentsMap() if contents else MemMap()
+        self.swap = Swap(self)
+        self.ksm = Ksm(self)
+        self.folio_removed: Callable[[Folio, Mm, int], None] | None = None
+        if hooks.wants_removals:
+            self.folio_removed = hooks.folio_removed
+        self.special = contents or hooks.wants_removals
         self.mms_created = 0
         hooks.attach(self)
 

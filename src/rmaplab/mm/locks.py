@@ -90,3 +90,8 @@ class CountingLocks:
         """``folio_lock(folio)``."""
         self.n_folio += 1
         return self._guard
+
+    def folio_trylock(self, folio: Any) -> Guard | None:
+        """``folio_trylock(folio)``: None if somebody holds it."""
+        self.n_folio += 1
+        return self._guard

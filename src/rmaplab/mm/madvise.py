@@ -60,6 +60,8 @@ def madvise(mm: "Mm", start: int, length: int, advice: int, failed: bool = False
     flag_advice = _FLAG_ADVICE.get(advice)
     if flag_advice is not None:
         with mm.kernel.locks.mmap_write(mm):
+            if advice == fl.MADV_UNMERGEABLE and mm.kernel.ksm.nodes:
+                mm.kernel.ksm.unmerge(mm, start, end)
             _change_flags(mm, start, end, *flag_advice)
         return
     with mm.kernel.locks.mmap_read(mm):

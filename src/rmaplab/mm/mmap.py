@@ -122,9 +122,7 @@ def _init(mm: "Mm", vma: Vma, start: int, end: int, vm_flags: int, file: File | 
     mm.insert(vma)
 
 
-def do_mmap(
-    mm: "Mm", start: int, length: int, prot: int, flags: int, file: File | None = None, pgoff: int = 0
-) -> Vma:
+def do_mmap(mm: "Mm", start: int, length: int, prot: int, flags: int, file: File | None = None, pgoff: int = 0) -> Vma:
     """A successful mmap with PROT_* `prot` and MAP_* `flags` that returned `start`; `pgoff` is for a `file`."""
     end = start + page_align(length)
     vm_flags = prot_to_vm_flags(prot) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
@@ -160,9 +158,7 @@ def do_brk_flags(mm: "Mm", start: int, end: int, vm_flags: int) -> Vma:
     prev, next_ = mm.neighbours(start, end)
     pgoff = start >> PAGE_SHIFT
     if prev is not None and prev.vm_end == start:
-        vma = vma_merge_new_range(
-            mm, start, end, pgoff, vm_flags, None, prev=prev, next_=next_, just_expand=True
-        )
+        vma = vma_merge_new_range(mm, start, end, pgoff, vm_flags, None, prev=prev, next_=next_, just_expand=True)
         if vma is not None:
             return vma
     return insert_new_vma(mm, start, end, vm_flags)

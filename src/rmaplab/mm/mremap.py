@@ -11,10 +11,12 @@ from rmaplab.mm.flags import (
     PAGE_SHIFT,
     VM_LOCKED,
     VM_LOCKED_MASK,
+    VM_MERGEABLE,
     page_align,
 )
 from rmaplab.mm.mmap import do_munmap
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION, PRESENT, tables_in
+from rmaplab.mm.stable_node import folio_test_ksm
 from rmaplab.mm.vma import Vma, split_vma, vma_merge_new_range
 from rmaplab.mm.zap import split_huge_pmd
 
@@ -24,9 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["copy_vma", "move_page_tables", "mremap"]
 
 
-def mremap(
-    mm: "Mm", address: int, old_length: int, new_length: int, flags: int, new_address: int, result: int
-) -> None:
+def mremap(mm: "Mm", address: int, old_length: int, new_length: int, flags: int, new_address: int, result: int) -> None:
     """mremap of [address, address + old_length) to `new_address` (if MREMAP_FIXED) that returned `result`.
 
     A failed call has changed nothing, except one that moves several VMAs: those before the culprit have moved.
@@ -93,9 +93,7 @@ def _remap_one(
     return _move_vma(mm, vma, address, old_length, new_length, flags, result)
 
 
-def _expand_in_place(
-    mm: "Mm", vma: Vma, address: int, old_length: int, new_length: int
-) -> tuple[int, int] | None:
+def _expand_in_place(mm: "Mm", vma: Vma, address: int, old_length: int, new_length: int) -> tuple[int, int] | None:
     """expand_vma_in_place"""
     start, end = vma.vm_end, address + new_length
     if address + old_length != start:
@@ -162,6 +160,8 @@ def _move_vma(
             split_vma(mm, vma, address, new_below=True)
         if vma.vm_end > address + old_length:
             split_vma(mm, vma, address + old_length, new_below=False)
+    if mm.kernel.ksm.nodes and vma.vm_flags & VM_MERGEABLE:
+        mm.kernel.ksm.unmerge(mm, address, address + old_length)  # the rmap items would keep the old addresses
     source_start, source_flags = vma.vm_start, vma.vm_flags
     new = copy_vma(mm, vma, address, new_length, result, dontunmap)
     if new.vm_start <= source_start < new.vm_end:
@@ -216,4 +216,6 @@ def _rehome(mm: "Mm", entry: int, vma: Vma, new: Vma) -> None:
     if entry & KIND_MASK in (PRESENT, MIGRATION):
         folio = mm.kernel.mem.pages[entry >> ENTRY_SHIFT]
         assert folio is not None
+        if mm.kernel.ksm.nodes and folio_test_ksm(folio):
+            return
         mm.kernel.hooks.move_page_tables(folio, vma, new)

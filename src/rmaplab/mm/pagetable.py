@@ -12,6 +12,7 @@ from typing import Final
 
 __all__ = [
     "ENTRY_SHIFT",
+    "EXCLUSIVE",
     "GUARD",
     "HWPOISON",
     "KIND_MASK",
@@ -29,6 +30,7 @@ __all__ = [
 ENTRY_SHIFT: Final = 4
 PRESENT: Final = 1
 WRITE: Final = 2
+EXCLUSIVE: Final = 2  # the same bit in a SWAP or MIGRATION entry: the page was PageAnonExclusive (pte_swp_exclusive)
 KIND_MASK: Final = 0b1101  # PRESENT, or the kind of a non-present entry
 SWAP: Final = 0b0100  # above the bits: swap slot
 MIGRATION: Final = 0b1000  # above the bits: pfn of the folio under migration

@@ -267,9 +267,7 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
     pgoff, pgoff_end = vma.pgoff_at(start), vma.pgoff_at(end)
     file, anon_vma = vma.vm_file, vma.anon_vma
     left = left_side and _can_merge_left(mm, prev, start, pgoff, vm_flags, file, anon_vma, vma, None)
-    right = right_side and _can_merge_right(
-        mm, prev, next_, end, pgoff_end, vm_flags, file, anon_vma, vma, None, left
-    )
+    right = right_side and _can_merge_right(mm, prev, next_, end, pgoff_end, vm_flags, file, anon_vma, vma, None, left)
     if not left and not right:
         return None
     whole = left_side and right_side

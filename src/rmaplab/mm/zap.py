@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rmaplab.mm.flags import PMD_SHIFT, PMD_SIZE, PTRS_PER_PTE
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, PageTable, tables_in
+from rmaplab.mm.stable_node import folio_test_ksm
+from rmaplab.mm.swap import zap_nonpresent
 
 if TYPE_CHECKING:
     from rmaplab.mm.kernel import Kernel
@@ -26,29 +28,59 @@ def _zap_entries(kernel: "Kernel", entries: Iterable[int]) -> None:
                 free(folio)  # type: ignore[arg-type]
 
 
+def _zap_special(mm: "Mm", table: PageTable) -> None:
+    """The same for the entries of `table`, where they may be of any kind (``kernel.special``)."""
+    kernel = mm.kernel
+    folio_removed = kernel.folio_removed
+    for vpn, entry in table.items():
+        if entry & KIND_MASK != PRESENT:
+            zap_nonpresent(kernel, mm, vpn, entry)
+            continue
+        folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
+        assert folio is not None
+        if folio_removed is not None and not folio_test_ksm(folio):
+            folio_removed(folio, mm, vpn << 12)
+        folio.mapcount -= 1
+        if not folio.mapcount:
+            if folio.refs:
+                kernel.swap.free_swap_cache(folio)  # free_folio_and_swap_cache
+            else:
+                kernel.mem.free(folio)
+
+
 def zap_range(mm: "Mm", start: int, end: int) -> None:
     """Unmap all pages in [start, end) (bytes) (zap_page_range_single)."""
     pgd = mm.pgd
     if not pgd:
         return
     kernel = mm.kernel
+    special = kernel.special
     first, last = start >> 12, end >> 12
     for i in tables_in(pgd, first, last):
         table = pgd[i]
         low, high = i << 9, (i + 1) << 9
         if isinstance(table, int):
             if first <= low and high <= last:
-                _zap_entries(kernel, (table,))
                 del pgd[i]
+                if special:
+                    _zap_special(mm, {low: table})
+                else:
+                    _zap_entries(kernel, (table,))
                 continue
             table = split_huge_pmd(mm, i)
         with kernel.locks.page_table(mm, low << 12):
             if first <= low and high <= last:
                 del pgd[i]
-                _zap_entries(kernel, table.values())
+                if special:
+                    _zap_special(mm, table)
+                else:
+                    _zap_entries(kernel, table.values())
                 continue
-            gone = [table.pop(vpn) for vpn in list(table) if first <= vpn < last]
-            _zap_entries(kernel, gone)
+            gone = {vpn: table.pop(vpn) for vpn in list(table) if first <= vpn < last}
+            if special:
+                _zap_special(mm, gone)
+            else:
+                _zap_entries(kernel, gone.values())
         if not table:
             del pgd[i]
 
@@ -56,8 +88,11 @@ def zap_range(mm: "Mm", start: int, end: int) -> None:
 def zap_all(mm: "Mm") -> None:
     """Unmap everything (unmap_vmas of exit_mmap)."""
     kernel = mm.kernel
-    for table in mm.pgd.values():
-        _zap_entries(kernel, (table,) if isinstance(table, int) else table.values())
+    for i, table in mm.pgd.items():
+        if kernel.special:
+            _zap_special(mm, {i << 9: table} if isinstance(table, int) else table)
+        else:
+            _zap_entries(kernel, (table,) if isinstance(table, int) else table.values())
     mm.pgd.clear()
 
 

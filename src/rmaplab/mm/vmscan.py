@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reclaim of one folio (shrink_folio_list, mm/vmscan.c)."""
+
+from typing import TYPE_CHECKING
+
+from rmaplab.mm.folio import Folio, folio_put
+from rmaplab.mm.rmap import folio_referenced, try_to_unmap
+
+if TYPE_CHECKING:
+    from rmaplab.mm.kernel import Kernel
+
+__all__ = ["shrink_folio"]
+
+
+def shrink_folio(kernel: "Kernel", folio: Folio, *, writeback: bool = False) -> bool:
+    """Write `folio` to swap, unmap it and free it; True if it was freed.
+
+    writeback: the write is still going on, so that the folio stays in the swap cache, perhaps unmapped
+    """
+    guard = kernel.locks.folio_trylock(folio)
+    if guard is None:
+        return False
+    folio.refs += 1  # isolated (folio_isolate_lru)
+    with guard:
+        freed = _shrink(kernel, folio, writeback)
+    folio_put(kernel.mem, folio)
+    return freed
+
+
+def _shrink(kernel: "Kernel", folio: Folio, writeback: bool) -> bool:
+    swap = kernel.swap
+    kernel.special = True
+    folio_referenced(kernel, folio)  # folio_check_references
+    if folio not in swap.slot_of:
+        if folio.refs > 1:
+            return False  # somebody has pinned it (folio_maybe_dma_pinned)
+        swap.add_to_swap(folio)
+    if folio.mapcount and not try_to_unmap(kernel, folio):
+        return False  # activate_locked; it stays in the swap cache
+    swap.writeout(folio)
+    if writeback or folio.refs > 2:
+        return False
+    swap.delete_from_swap_cache(folio)  # __remove_mapping
+    return True
