@@ -13,9 +13,7 @@ __all__ = ["EXECS", "FORKS", "MAPPERS", "PARTIAL", "ROW_OPS", "fill", "parse_arg
 EXECS: Final = frozenset({"execve", "execveat"})
 FORKS: Final = frozenset({"clone", "clone3", "fork", "vfork"})
 
-MAPPERS: Final = frozenset(
-    {"mmap", "brk", "mprotect", "pkey_mprotect", "mremap", "shmat", "remap_file_pages", *EXECS}
-)
+MAPPERS: Final = frozenset({"mmap", "brk", "mprotect", "pkey_mprotect", "mremap", "shmat", "remap_file_pages", *EXECS})
 """Calls that write MMAP2 records of their own; elsewhere such a record is a stack that grows."""
 
 ROW_OPS: Final = {

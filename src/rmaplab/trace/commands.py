@@ -68,9 +68,7 @@ def _progress(what: str) -> Iterator[Progress | None]:
 
 @click.command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-o", "--output", type=_READABLE, default=_DEFAULT_OUTPUT, show_default=True, help="Trace to write.")
-@click.option(
-    "--truth/--no-truth", default=True, show_default=True, help="Record the kernel's own slab events too."
-)
+@click.option("--truth/--no-truth", default=True, show_default=True, help="Record the kernel's own slab events too.")
 @click.option("--full-paths", is_flag=True, help="Keep the directories in the names of mapped files.")
 @click.option(
     "--mode",

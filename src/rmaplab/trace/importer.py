@@ -213,9 +213,7 @@ class Importer:
         elif call.read_position < 0:
             call.read_position, call.read_time = position, time
 
-    def _locked_in_exec(
-        self, task: Task, call: Syscall, kind: int, pointer: str, position: int, time: int
-    ) -> None:
+    def _locked_in_exec(self, task: Task, call: Syscall, kind: int, pointer: str, position: int, time: int) -> None:
         if kind != raw.LOCK_WRITE:
             return
         mm = task.mm
@@ -520,9 +518,14 @@ class Importer:
         task.pid = pid
         task.mm = Mm(call.new_mm)
         self._thread_execs.pop(pid, None)
-        name = comm.encode("latin-1", "replace").decode("utf-8", "replace")
-        process = self._processes.setdefault(task.pid, {"pid": task.pid, "comm": name, "parent": 0})
-        process["comm"] = name
+        call.program = comm.encode("latin-1", "replace").decode("utf-8", "replace")
+        if not task.tentative:
+            self._name_process(task, call)
+
+    def _name_process(self, task: Task, call: Syscall) -> None:
+        """The process runs another program now."""
+        process = self._processes.setdefault(task.pid, {"pid": task.pid, "comm": "", "parent": 0})
+        process["comm"] = call.program
 
     def _exec_maps(self, task: Task, call: Syscall, mapping: Mapping) -> None:
         if not call.executed:
@@ -544,8 +547,10 @@ class Importer:
             row.file_name = mapping.name
 
     def _exec_returns(self, task: Task, call: Syscall, ret: int) -> None:
-        task.tentative = False
-        task.doubtful = []
+        if task.tentative:
+            task.tentative = False
+            task.doubtful = []
+            self._name_process(task, call)
         task.call = None
         self._thread_execs.pop(task.pid, None)
         if call.executed:

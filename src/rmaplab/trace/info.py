@@ -77,16 +77,12 @@ def info(trace: Trace) -> InfoReport:
         slab_events=sum(len(words) for words in columns["truth"] if words),
         files=len(meta.files),
         processes=tuple(
-            (process.get("pid", 0), process.get("comm", ""), process.get("parent", 0))
-            for process in meta.processes
+            (process.get("pid", 0), process.get("comm", ""), process.get("parent", 0)) for process in meta.processes
         ),
         threads=len(set(columns["tid"])),
         ops={op: counts[op] for op in OPS if counts[op]},
         events=_by_count(meta.events),
-        slabs={
-            cache: (sizes.get("object_size", 0), sizes.get("slot_size", 0))
-            for cache, sizes in meta.slabs.items()
-        },
+        slabs={cache: (sizes.get("object_size", 0), sizes.get("slot_size", 0)) for cache, sizes in meta.slabs.items()},
         lost=meta.lost,
         duplicates=meta.duplicates,
         deferred=tuple(meta.deferred),

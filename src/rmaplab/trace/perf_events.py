@@ -64,9 +64,7 @@ def find_tracefs() -> Path:
             ) from error
         except OSError:
             continue
-    raise RecordError(
-        "the kernel's events are not to be seen; as root: mount -t tracefs nodev /sys/kernel/tracing"
-    )
+    raise RecordError("the kernel's events are not to be seen; as root: mount -t tracefs nodev /sys/kernel/tracing")
 
 
 def choose_events(tracefs: Path, truth: bool, note: Callable[[str], None]) -> list[str]:

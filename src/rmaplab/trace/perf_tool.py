@@ -42,8 +42,9 @@ def check_version() -> str:
     try:
         perf = find_perf()
     except TraceError as error:
-        raise RecordError("perf is not installed; install it (Debian: apt install linux-perf, "
-                          "Fedora: dnf install perf)") from error
+        raise RecordError(
+            "perf is not installed; install it (Debian: apt install linux-perf, Fedora: dnf install perf)"
+        ) from error
     done = subprocess.run([perf, "--version"], capture_output=True, text=True, errors="replace", check=False)
     match = re.search(r"(\d+)\.(\d+)\S*", done.stdout)
     if match is None:

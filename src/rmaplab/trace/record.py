@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -91,6 +92,7 @@ def record(
         kernel=platform.release(),
         machine=platform.machine(),
         cpus=os.cpu_count() or 0,
+        thp=_transparent_hugepages(),
         page_size=os.sysconf("SC_PAGESIZE"),
         source=f"perf {perf}",
     )
@@ -135,8 +137,11 @@ def _run(
             tell("interrupted: the trace ends where the command did")
         if group is not None and group.pids():
             tell("processes of the command are still running; the trace ends with the command itself")
-    if complaint:
-        tell(f"perf says: {complaint.splitlines()[-1][:200]}")
+    lost = re.search(r"lost (\d+) (?:chunks|events|samples)", complaint)
+    if lost:
+        meta.lost = max(meta.lost, int(lost.group(1)))
+    elif complaint:
+        tell(f"perf says: {complaint.splitlines()[0][:200]}")
     return status
 
 
@@ -166,6 +171,13 @@ def _import(data: Path, meta: Meta, full_paths: bool, progress: Progress | None)
         if shutil.disk_usage(data.parent).free < _ROOM:
             raise RecordError(DISK_FULL) from error
         raise TraceError(str(error).replace(str(data), "the recording")) from error
+
+
+def _transparent_hugepages() -> str:
+    """The chosen word of `always [madvise] never`."""
+    with contextlib.suppress(OSError):
+        return Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text().partition("[")[2].partition("]")[0]
+    return ""
 
 
 def _report_losses(trace: Trace, tell: Callable[[str], None]) -> None:

@@ -154,9 +154,7 @@ class RowTable:
             "prot": _fit([row.prot for row in rows], 32),
             "flags": _fit([row.flags for row in rows], 64),
             "pgoff": _fit([row.pgoff for row in rows], 64),
-            "file": [
-                -1 if row.file_key is None else files.number(row.file_key, row.file_name) for row in rows
-            ],
+            "file": [-1 if row.file_key is None else files.number(row.file_key, row.file_name) for row in rows],
             "peer": [row.peer for row in rows],
             "ret": [row.ret for row in rows],
             "quiescent": _quiescent(rows, calls),

@@ -160,9 +160,7 @@ def _check_head(path: str | os.PathLike[str], head: dict[bytes, bytes]) -> Meta:
     except (ValueError, RecursionError) as error:
         raise TraceError(f"cannot read {path}: damaged trace metadata; {_AGAIN}") from error
     if version > VERSION:
-        raise TraceError(
-            f"{path} has trace format {version}, this rmaplab reads up to {VERSION}; use a newer rmaplab"
-        )
+        raise TraceError(f"{path} has trace format {version}, this rmaplab reads up to {VERSION}; use a newer rmaplab")
     return _meta_from_json(path, version, values)
 
 

@@ -45,6 +45,8 @@ class Syscall(Call):
     """`fork` or `clone_vm` row."""
     executed = False
     """The COMM exec record has come."""
+    program = ""
+    """Name that the new program gave the task."""
     first_exec = False
     """The exec that a recording starts with."""
     past_special = False
