@@ -47,7 +47,7 @@ __all__ = [
 def vma_address_end(folio: Folio, vma: "Vma", address: int) -> int:
     """Where the search for pages of `folio`, the first of which in `vma` would be at `address`, ends: an address in
     bytes (vma_address_end)."""
-    if folio_test_ksm(folio):  # its index means nothing
+    if folio.nr_pages == 1:  # also a KSM folio, whose index means nothing
         return address + (1 << PAGE_SHIFT)
     end_index = folio.index + folio.nr_pages
     return min(vma.vm_end, vma.vm_start + ((end_index - vma.vm_pgoff) << PAGE_SHIFT))
