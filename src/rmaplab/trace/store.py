@@ -128,11 +128,19 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
             meta = _check_head(path, head)
             source.seek(0)
             table = pq.ParquetFile(source).read()
+        return Trace(_columns(path, table), meta)
     except OSError as error:
+        if error.errno is None:
+            # pyarrow's own word for a file that breaks off
+            raise _damaged(path, error) from error
         raise TraceError(f"cannot read {path}: {error.strerror or _line(error)}") from error
-    except pa.ArrowException as error:
-        raise TraceError(f"cannot read {path}: damaged Parquet file ({_line(error)}); {_AGAIN}") from error
-    return Trace(_columns(path, table), meta)
+    except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        # changed bytes reach pyarrow as lengths, codes and text, and it answers with any of these
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | os.PathLike[str], error: BaseException) -> TraceError:
+    return TraceError(f"cannot read {path}: damaged Parquet file ({_line(error)}); {_AGAIN}")
 
 
 def _storage(name: str) -> pa.DataType:
