@@ -30,12 +30,20 @@ class RmapItem:
 
 
 class StableNode:
-    """The node of one KSM folio; `folio` is followed when the folio migrates (folio_migrate_ksm)."""
+    """The node of one KSM folio.
 
-    __slots__ = ("folio", "items")
+    folio: followed when it migrates (folio_migrate_ksm)
+    strays: some entries may map the folio without an rmap item, so that the walk misses them. That is mainline's own
+        gap, and harmless to it: they count, so that the folio cannot be freed. It opens where a page was shared when it
+        was merged (its relatives' VMAs may be in no anon_vma of this one's), and where it came back from the swap cache
+        after ksmd had forgotten the address.
+    """
+
+    __slots__ = ("folio", "items", "strays")
 
     def __init__(self, folio: "Folio") -> None:
         self.folio = folio
+        self.strays = folio.mapcount > 1
         self.items: list[RmapItem] = []
 
 

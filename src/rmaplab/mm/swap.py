@@ -242,7 +242,9 @@ def _map_swapped(mm: "Mm", vma: "Vma", address: int, entry: int, folio: Folio, w
             exclusive = True  # ours is the only reference
         if target.mapping is None:
             kernel.hooks.folio_set_anon(target, vma, address, exclusive)
-        elif not ksm:
+        elif ksm:
+            target.mapping.strays = True
+        else:
             kernel.hooks.folio_swapped_in(target, vma, address, exclusive)
         if exclusive:
             target.exclusive |= 1 << (pfn - target.pfn)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The invariants by name, and what is raised when one does not hold."""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "COW_ISOLATION",
+    "INVARIANTS",
+    "LEAK",
+    "MAPCOUNT",
+    "REFCOUNT",
+    "USE_AFTER_FREE",
+    "WALK_MISSES_PTE",
+    "WALK_WRONG_VMA",
+    "Violation",
+]
+
+WALK_MISSES_PTE = "walk-misses-pte"
+WALK_WRONG_VMA = "walk-wrong-vma"
+USE_AFTER_FREE = "use-after-free"
+MAPCOUNT = "mapcount"
+REFCOUNT = "refcount"
+COW_ISOLATION = "cow-isolation"
+LEAK = "leak"
+
+INVARIANTS = {
+    WALK_MISSES_PTE: "a walk under the locks that its user holds reaches every entry that maps the folio",
+    WALK_WRONG_VMA: "a walk visits only VMAs that are in the tree of a live address space",
+    USE_AFTER_FREE: "nothing that was freed is reached, or freed again",
+    MAPCOUNT: "a folio's mapcount is the number of entries that map it",
+    REFCOUNT: "references and swap counts are as many as their holders",
+    COW_ISOLATION: "a write is never seen through another private mapping; nothing else changes what is seen",
+    LEAK: "after every process has exited, no object, page, slot or node is left",
+}
+
+
+@dataclass(eq=False)
+class Violation(Exception):
+    """An invariant does not hold.
+
+    name: of the invariant, a key of INVARIANTS
+    text: what was found, for people
+    """
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
