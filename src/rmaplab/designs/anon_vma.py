@@ -175,7 +175,9 @@ class AnonVmaDesign:
 
     def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
         """rmap_walk_anon: the VMAs of the interval tree that overlap the folio's indices"""
-        anon_vma: AnonVma = folio.mapping
+        anon_vma = folio.mapping
+        if not isinstance(anon_vma, AnonVma):
+            return  # folio_anon_vma: not of this kind, so none
         index, nr_pages = folio.index, folio.nr_pages
         with self.kernel.locks.anon_vma_read(anon_vma):
             for avc in anon_vma.avcs:
@@ -187,10 +189,11 @@ class AnonVmaDesign:
 
     def folio_get_anon_vma(self, folio: Folio) -> Any:
         """folio_get_anon_vma: a reference, if the folio is still mapped"""
-        if not folio.mapcount:
+        anon_vma = folio.mapping
+        if not folio.mapcount or not isinstance(anon_vma, AnonVma):
             return None
-        folio.mapping.refcount += 1
-        return folio.mapping
+        anon_vma.refcount += 1
+        return anon_vma
 
     def put_anon_vma(self, pinned: Any) -> None:
         self._put(pinned)

@@ -14,6 +14,7 @@ from typing import Any
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign, vma_address
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
 __all__ = ["LazyRoot", "LazyRootDesign", "mapping_base"]
@@ -141,6 +142,8 @@ class LazyRootDesign(AnonVmaDesign):
         if not isinstance(root, Vma):
             yield from super().rmap_walk_anon(folio)
             return
+        if root.reserved2 is None:
+            raise UseAfterFree("folio->mapping names a root VMA that is gone")
         start = root.reserved2.base + (folio.index << PAGE_SHIFT)
         for vma in root.vm_mm.vmas_in(start, start + (folio.nr_pages << PAGE_SHIFT)):
             if vma.reserved1 is root:

@@ -8,7 +8,7 @@ allocation and free when somebody (the ground-truth comparison, an oracle) asks 
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SLAB_PROFILES", "AllocationFailure", "SlabCache", "SlabSize", "slab_pages"]
+__all__ = ["SLAB_PROFILES", "AllocationFailure", "SlabCache", "SlabSize", "UseAfterFree", "slab_pages"]
 
 
 class AllocationFailure(Exception):
@@ -33,6 +33,10 @@ SLAB_PROFILES: dict[str, dict[str, SlabSize]] = {
         "anon_vma_chain": SlabSize(64, 64),
     },
 }
+
+
+class UseAfterFree(Exception):
+    """The model reached an object that has been freed."""
 
 
 class SlabCache:
