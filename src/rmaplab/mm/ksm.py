@@ -49,7 +49,7 @@ class Ksm:
             return False
         if folio_test_ksm(other_page[1]):
             if folio_test_ksm(one_page[1]):
-                return False
+                return one_page[1] is other_page[1]
             one, one_address, other, other_address = other, other_address, one, one_address
         if not self._equal(one, one_address, other, other_address):
             return False
@@ -61,6 +61,15 @@ class Ksm:
                 self.unmerge(one, one_address, one_address + (1 << PAGE_SHIFT))  # break_cow
             return False
         return True
+
+    def adopt(self, mm: "Mm", address: int) -> None:
+        """ksmd meets a page that is a KSM folio since a fork, and remembers that too ("ksm page forked",
+        try_to_merge_one_page)."""
+        found = self._mergeable(mm, address)
+        if found is not None and folio_test_ksm(found[1]):
+            item = self.items.get((mm, address))
+            if item is None or item.node is not found[1].mapping:
+                self._append(mm, address, found[0], found[1].mapping)
 
     def _mergeable(self, mm: "Mm", address: int) -> "tuple[Vma, Folio] | None":
         """find_mergeable_vma and get_mergeable_page"""
@@ -196,6 +205,7 @@ class Ksm:
         del self.items[item.mm, item.address]
         node = item.node
         node.items.remove(item)
+        node.strays = True  # a child may have been found through this item only
         self.kernel.hooks.ksm_unpin(item.pinned)
         if not node.items and not self._alive(node):
             self.nodes.discard(node)

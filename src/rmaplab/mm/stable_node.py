@@ -34,9 +34,9 @@ class StableNode:
 
     folio: followed when it migrates (folio_migrate_ksm)
     strays: some entries may map the folio without an rmap item, so that the walk misses them. That is mainline's own
-        gap, and harmless to it: they count, so that the folio cannot be freed. It opens where a page was shared when it
-        was merged (its relatives' VMAs may be in no anon_vma of this one's), and where it came back from the swap cache
-        after ksmd had forgotten the address.
+        gap, and harmless to it: they count, so that the folio cannot be freed. It opens where a page was shared when
+        it was merged (its relatives' VMAs may be in no anon_vma of this one's), and between ksmd's forgetting an
+        address and its meeting the copies of the entry that a fork made, or that come back from the swap cache.
     """
 
     __slots__ = ("folio", "items", "strays")

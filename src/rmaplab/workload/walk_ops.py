@@ -5,7 +5,8 @@ The operations are of the same form as those of :mod:`random_ops`, among which t
 is a history. Writes leave tokens, so that the oracle can tell what every process must see.
 
 ============  ===================================================
-store         page, token (a write; equal tokens make equal pages)
+store         first, pages, token (writes; equal tokens make equal pages)
+load          first, pages (reads, which bring back what was swapped out)
 reclaim       first, pages, 1 if the folio stays in the swap cache
 migrate       first, pages
 ksmd          first, pages (merges equal pages of all processes there)
@@ -20,7 +21,7 @@ from random import Random
 
 from rmaplab.check.oracle import Oracle
 from rmaplab.mm import flags as fl
-from rmaplab.mm.access import entry_at, mm_write
+from rmaplab.mm.access import entry_at, mm_read, mm_write
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import ForkRefused
 from rmaplab.mm.huge_memory import split_folio
@@ -33,7 +34,7 @@ from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, entries
 from rmaplab.mm.stable_node import folio_test_ksm
 from rmaplab.mm.vmscan import shrink_folio
 from rmaplab.workload import random_ops
-from rmaplab.workload.random_ops import HUGE, HUGE_PAGES, SMALL, SMALL_PAGES, Op, World
+from rmaplab.workload.random_ops import ANONYMOUS, HUGE, HUGE_PAGES, PROT_RW, SMALL, SMALL_PAGES, Op, World
 
 __all__ = ["WALK_OPS", "WalkWorld", "describe", "generate"]
 
@@ -41,17 +42,18 @@ PAGE = fl.PAGE_SHIFT
 _COMMON = 3  # tokens 1 to _COMMON are stored by many, so that KSM finds equal pages
 
 _WEIGHTS = {
-    "store": 30,
-    "reclaim": 14,
-    "migrate": 10,
+    "mmap": 4,
+    "store": 26,
+    "load": 12,
+    "reclaim": 16,
+    "migrate": 8,
     "ksmd": 8,
     "madvise": 6,
-    "read": 12,
     "poison": 1,
-    "split_folio": 5,
-    "collapse": 5,
+    "split_folio": 4,
+    "collapse": 4,
 }
-WALK_OPS = ("store", "reclaim", "migrate", "ksmd", "poison", "split_folio", "collapse")
+WALK_OPS = ("store", "load", "reclaim", "migrate", "ksmd", "poison", "split_folio", "collapse")
 
 
 def generate(seed: int, length: int, *, processes: int = 4, huge: bool = False, share: float = 0.5) -> list[Op]:
@@ -78,14 +80,19 @@ def generate(seed: int, length: int, *, processes: int = 4, huge: bool = False, 
 
 
 def _walk_op(random: Random, process: int, name: str, huge: bool, step: int) -> Op:
-    if huge and random.random() < 0.5:
-        first, pages = HUGE, HUGE_PAGES
+    if huge and random.random() < 0.7:
+        first, pages = HUGE, HUGE_PAGES // 2
     else:
         first, pages = SMALL, SMALL_PAGES
-    page = first + random.randrange(pages)
-    some = random.randint(1, 8)
+    some = random.randint(1, 12)
+    page = first + random.randrange(pages - some)
+    if name == "mmap":
+        return Op(process, name, (first, pages, PROT_RW, fl.MAP_FIXED, ANONYMOUS))
     if name == "store":
-        return Op(process, name, (page, random.randint(1, _COMMON) if random.random() < 0.5 else _COMMON + 1 + step))
+        token = random.randint(1, _COMMON) if random.random() < 0.5 else _COMMON + 1 + step
+        return Op(process, name, (page, some, token))
+    if name == "load":
+        return Op(process, name, (page, some))
     if name == "reclaim":
         return Op(process, name, (page, some, random.randrange(2)))
     if name == "madvise":
@@ -147,11 +154,16 @@ class WalkWorld(World):
     def _write(self, mm: Mm, page: int) -> None:
         super()._write(mm, page)
         self.step += 1
-        self._store(mm, page, self.step)
+        self._store(mm, page, 1, self.step)
 
-    def _store(self, mm: Mm, page: int, token: int) -> None:
-        if mm_write(mm, page << PAGE, token):
-            self.oracle.wrote(mm, page << PAGE, token)
+    def _store(self, mm: Mm, first: int, pages: int, token: int) -> None:
+        for page in range(first, first + pages):
+            if mm_write(mm, page << PAGE, token):
+                self.oracle.wrote(mm, page << PAGE, token)
+
+    def _load(self, mm: Mm, first: int, pages: int) -> None:
+        for page in range(first, first + pages):
+            mm_read(mm, page << PAGE)
 
     def _folios(self, mm: Mm, first: int, pages: int) -> list[Folio]:
         """The folios that `mm` maps there, each once"""
@@ -193,6 +205,7 @@ class WalkWorld(World):
                         continue
                     if token in seen:
                         ksm.merge(*seen[token], other, vpn << PAGE)
+                    ksm.adopt(other, vpn << PAGE)
                     folio = self._folio_at(other, vpn)
                     if token not in seen or (folio is not None and folio_test_ksm(folio)):
                         seen[token] = other, vpn << PAGE
@@ -220,10 +233,10 @@ def describe(op: Op) -> str:
     if op.name not in WALK_OPS:
         return random_ops.describe(op)
     texts = [f"{op.args[0] << PAGE:#x}"]
-    if op.name == "store":
-        texts.append(f"token {op.args[1]}")
-    elif len(op.args) > 1:
+    if len(op.args) > 1:
         texts.append(f"{op.args[1]} page{'s' if op.args[1] != 1 else ''}")
+    if op.name == "store":
+        texts.append(f"token {op.args[2]}")
     if op.name == "reclaim" and op.args[2]:
         texts.append("stays in the swap cache")
     return f"{op.process}: {op.name}({', '.join(texts)})"
