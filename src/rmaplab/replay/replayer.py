@@ -133,6 +133,15 @@ class Replayer:
         if task.mm is not None:
             task.mm.users -= 1
 
+    def _no_mm(self, row: int) -> None:
+        """The task has no address space (yet): the recording does not show how it got one."""
+        self.problems[f"{self.trace.columns['op'][row]}: task without an address space"] += 1
+
+    def _look_up(self, mm: Mm, row: int) -> None:
+        """A call that succeeded found a VMA at its address. Does the model?"""
+        if self.ret[row] >= 0 and self.len[row] and mm.vma_lookup(self.addr[row]) is None:
+            self.problems[f"{self.trace.columns['op'][row]}: nothing mapped at its address"] += 1
+
     def _exec_prepare(self, task: Task, row: int) -> None:
         task.bprm_mm = bprm_mm_init(self.kernel, copy_strings=not self.flags[row] & 1)
         self.owners[task.bprm_mm] = self.pid[row]
@@ -174,6 +183,7 @@ class Replayer:
 
     def _fork(self, task: Task, row: int) -> None:
         if task.mm is None:
+            self._no_mm(row)
             return
         child = dup_mm(task.mm)
         peer = self.peer[row]
@@ -184,16 +194,20 @@ class Replayer:
         self.tasks[peer] = Task(child)
 
     def _clone_vm(self, task: Task, row: int) -> None:
-        if task.mm is not None:
-            task.mm.users += 1
+        if task.mm is None:
+            self._no_mm(row)
+            return
+        task.mm.users += 1
         self.tasks[self.peer[row]] = Task(task.mm)
 
     def _exit(self, task: Task, row: int) -> None:
         self._leave(task)
 
     def _exit_mmap(self, task: Task, row: int) -> None:
-        if task.mm is not None:
-            self._teardown(task.mm)
+        if task.mm is None:
+            self._no_mm(row)
+            return
+        self._teardown(task.mm)
 
     # --- system calls
 
@@ -201,6 +215,7 @@ class Replayer:
         mm = task.mm
         start, flags = self.ret[row], self.flags[row]
         if mm is None:
+            self._no_mm(row)
             return
         if start < 0:
             if start == -fl.ENOMEM and flags & fl.MAP_HUGETLB:
@@ -223,17 +238,25 @@ class Replayer:
 
     def _munmap(self, task: Task, row: int) -> None:
         mm = task.mm
-        if mm is not None and self.ret[row] == 0:
+        if mm is None:
+            self._no_mm(row)
+        elif self.ret[row] == 0:
             start = self.addr[row]
             with self.kernel.locks.mmap_write(mm):
                 do_munmap(mm, start, start + fl.page_align(self.len[row]))
 
     def _mprotect(self, task: Task, row: int) -> None:
-        if task.mm is not None:
+        if task.mm is None:
+            self._no_mm(row)
+        else:
+            self._look_up(task.mm, row)
             mprotect(task.mm, self.addr[row], self.len[row], self.prot[row])
 
     def _mremap(self, task: Task, row: int) -> None:
-        if task.mm is not None:
+        if task.mm is None:
+            self._no_mm(row)
+        else:
+            self._look_up(task.mm, row)
             mremap(
                 task.mm,
                 self.addr[row],
@@ -245,33 +268,50 @@ class Replayer:
             )
 
     def _brk(self, task: Task, row: int) -> None:
-        if task.mm is not None:
+        if task.mm is None:
+            self._no_mm(row)
+        else:
             brk(task.mm, self.ret[row])
 
     def _madvise(self, task: Task, row: int) -> None:
-        if task.mm is not None:
+        if task.mm is None:
+            self._no_mm(row)
+        else:
             madvise(task.mm, self.addr[row], self.len[row], self.flags[row], self.ret[row] < 0)
 
     def _mlock(self, task: Task, row: int) -> None:
-        if task.mm is not None:
+        if task.mm is None:
+            self._no_mm(row)
+        else:
+            self._look_up(task.mm, row)
             mlock(task.mm, self.addr[row], self.len[row], self.flags[row], self.ret[row] < 0)
 
     def _munlock(self, task: Task, row: int) -> None:
-        if task.mm is not None:
+        if task.mm is None:
+            self._no_mm(row)
+        else:
+            self._look_up(task.mm, row)
             munlock(task.mm, self.addr[row], self.len[row])
 
     def _mlockall(self, task: Task, row: int) -> None:
-        if task.mm is not None and self.ret[row] == 0:
+        if task.mm is None:
+            self._no_mm(row)
+        elif self.ret[row] == 0:
             mlockall(task.mm, self.flags[row])
 
     def _munlockall(self, task: Task, row: int) -> None:
-        if task.mm is not None and self.ret[row] == 0:
+        if task.mm is None:
+            self._no_mm(row)
+        elif self.ret[row] == 0:
             munlockall(task.mm)
 
     def _shmat(self, task: Task, row: int) -> None:
         mm = task.mm
         start = self.ret[row]
-        if mm is None or start < 0:
+        if mm is None:
+            self._no_mm(row)
+            return
+        if start < 0:
             return
         vm_flags = fl.prot_to_vm_flags(self.prot[row]) | fl.VM_MAYREAD | fl.VM_MAYEXEC | fl.VM_MAYSHARE | fl.VM_SHARED
         if vm_flags & fl.VM_WRITE:
@@ -291,7 +331,10 @@ class Replayer:
         """ksys_shmdt: the first VMA from the address on that lies where its segment would if attached there, then the
         later ones of the same segment"""
         mm = task.mm
-        if mm is None or self.ret[row] != 0:
+        if mm is None:
+            self._no_mm(row)
+            return
+        if self.ret[row] != 0:
             return
         address = self.addr[row]
         file: File | None = None
@@ -308,7 +351,10 @@ class Replayer:
     def _fault(self, task: Task, row: int) -> None:
         mm = task.mm
         address = self.addr[row]
-        if mm is None or address >= fl.TASK_SIZE:
+        if mm is None:
+            self._no_mm(row)
+            return
+        if address >= fl.TASK_SIZE:
             return
         if not handle_mm_fault(mm, address, bool(self.flags[row] & _FAULT_WRITE)):
             task.late_fault = address if self.flags[row] & _FAULT_WRITE else None
@@ -316,6 +362,7 @@ class Replayer:
     def _grow(self, task: Task, row: int) -> None:
         mm = task.mm
         if mm is None:
+            self._no_mm(row)
             return
         start = self.addr[row]
         vma = mm.find_vma(start)

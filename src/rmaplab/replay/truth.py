@@ -63,7 +63,13 @@ class TruthReport:
     def exact(self) -> bool:
         """True if nothing differs and the recording allows a verdict."""
         return (
-            self.has_truth and not self.lost and not self.mismatches and self.quiescent_equal == self.quiescent_points
+            self.has_truth
+            and not self.lost
+            and self.operations > 0
+            and not self.mismatches
+            and not self.ranges_wrong
+            and not self.problems
+            and self.quiescent_equal == self.quiescent_points
         )
 
     @property
@@ -73,6 +79,8 @@ class TruthReport:
             return "no verdict: recorded without truth"
         if self.lost:
             return f"no verdict: {self.lost} lost records"
+        if not self.operations:
+            return "no verdict: nothing to compare"
         return "exact" if self.exact else "differs"
 
 
@@ -191,10 +199,11 @@ class _Comparer:
                 self.bound[obj] = number
                 self.objects[number] = obj
             else:
+                # what has had both its events is forgotten; an object that the kernel still has stays in `objects`
                 wrong += known != number
                 self.bound.pop(obj, None)
-                if known is not None:
-                    self.objects.pop(known, None)
+                gone = known if event & 1 and known is not None else number
+                self.objects.pop(gone, None)
         return wrong
 
 
