@@ -3,6 +3,7 @@
 
 import click
 
+from rmaplab.check.commands import hooks_command
 from rmaplab.replay.commands import compare_command, truth_command
 from rmaplab.trace.commands import import_command, info_command, record_command
 
@@ -15,5 +16,5 @@ def main() -> None:
     """A laboratory for the reverse mapping of anonymous memory in Linux."""
 
 
-for _command in (record_command, import_command, info_command, compare_command, truth_command):
+for _command in (record_command, import_command, info_command, compare_command, truth_command, hooks_command):
     main.add_command(_command)

@@ -4,8 +4,10 @@
 from dataclasses import dataclass
 
 __all__ = [
+    "BAD_DEREFERENCE",
     "COW_ISOLATION",
     "INVARIANTS",
+    "KERNEL_BUG",
     "LEAK",
     "MAPCOUNT",
     "REFCOUNT",
@@ -22,6 +24,8 @@ MAPCOUNT = "mapcount"
 REFCOUNT = "refcount"
 COW_ISOLATION = "cow-isolation"
 LEAK = "leak"
+KERNEL_BUG = "kernel-bug"
+BAD_DEREFERENCE = "bad-dereference"
 
 INVARIANTS = {
     WALK_MISSES_PTE: "a walk under the locks that its user holds reaches every entry that maps the folio",
@@ -31,6 +35,8 @@ INVARIANTS = {
     REFCOUNT: "references and swap counts are as many as their holders",
     COW_ISOLATION: "a write is never seen through another private mapping; nothing else changes what is seen",
     LEAK: "after every process has exited, no object, page, slot or node is left",
+    KERNEL_BUG: "no assertion of the kernel's own (VM_BUG_ON) fails",
+    BAD_DEREFERENCE: "no code takes a tagged word, or an object of another type, for an anon_vma",
 }
 
 

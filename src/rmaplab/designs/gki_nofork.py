@@ -9,10 +9,12 @@ findable from the child. Two answers, both loud:
 - "refuse": fork fails with -EAGAIN before it has copied anything.
 
 Either needs a check in the fork path, so this design has a hook 6 of its own after all (or one at the head of
-dup_mmap): smaller than an upgrade, but not nothing.
+dup_mmap): smaller than an upgrade, but not nothing. What mremap upgraded may be shared later, so that upgrade rewrites
+the mappings at once, as in `gki_sync`.
 """
 
-from rmaplab.designs.gki import GkiDesign, LazyLock
+from rmaplab.designs.gki import LazyLock
+from rmaplab.designs.gki_sync import GkiSyncDesign
 from rmaplab.errors import UserError
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import ForkRefused
@@ -21,7 +23,7 @@ from rmaplab.mm.vma import Vma
 __all__ = ["GkiNoforkDesign"]
 
 
-class GkiNoforkDesign(GkiDesign):
+class GkiNoforkDesign(GkiSyncDesign):
     """`gki` without an upgrade at fork.
 
     on_fork: "copy" or "refuse"

@@ -9,10 +9,9 @@ page-table walk; hook 10 and the walk of the group still have to cope with it.
 
 from collections.abc import Iterable
 
-from rmaplab.designs.anon_vma import AnonVma
+from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
 from rmaplab.designs.gki import GkiDesign
 from rmaplab.mm.flags import PAGE_SHIFT
-from rmaplab.mm.folio import Folio
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION, PRESENT, entries
 from rmaplab.mm.vma import Vma
 
@@ -41,7 +40,6 @@ class GkiSyncDesign(GkiDesign):
                     if folio is not None and isinstance(folio.mapping, Vma):
                         folio.mapping = anon_vma
 
-    # --- hook 6
+    # --- hook 6: mainline's, which does nothing
 
-    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> bool | None:
-        """Nothing: hook 5 has rewritten the mapping."""
+    try_dup_anon_rmap = AnonVmaDesign.try_dup_anon_rmap

@@ -267,12 +267,11 @@ class Ksm:
 
     # --- fork
 
-    def dup_hook(self) -> "Callable[[Folio, Vma, Vma], None]":
+    def dup_hook(self) -> "Callable[[Folio, Vma, Vma], bool | None]":
         """Hook 6 for folios that may be KSM's, which the design must not see."""
         try_dup_anon_rmap = self.kernel.hooks.try_dup_anon_rmap
 
-        def dup(folio: Folio, vma: "Vma", pvma: "Vma") -> None:
-            if not folio_test_ksm(folio):
-                try_dup_anon_rmap(folio, vma, pvma)
+        def dup(folio: Folio, vma: "Vma", pvma: "Vma") -> bool | None:
+            return True if folio_test_ksm(folio) else try_dup_anon_rmap(folio, vma, pvma)
 
         return dup

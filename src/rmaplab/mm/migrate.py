@@ -3,6 +3,7 @@
 
 from typing import TYPE_CHECKING
 
+from rmaplab.mm.bug import KernelBug
 from rmaplab.mm.flags import VM_WRITE
 from rmaplab.mm.folio import Folio, folio_put
 from rmaplab.mm.pagetable import ENTRY_SHIFT, EXCLUSIVE, MIGRATION, PRESENT, WRITE
@@ -49,6 +50,8 @@ def migrate_folio(kernel: "Kernel", src: Folio) -> Folio | None:
         pinned = None if folio_test_ksm(src) else kernel.hooks.folio_get_anon_vma(src)
         with kernel.locks.folio(dst):
             was_mapped = src.mapcount > 0
+            if was_mapped and pinned is None and not folio_test_ksm(src):
+                raise KernelBug("migrate_folio_unmap: a mapped anonymous folio has no anon_vma")
             unmapped = not was_mapped or try_to_migrate(kernel, src)
             moved = unmapped and _move_to_new_folio(kernel, src, dst)
             if was_mapped:

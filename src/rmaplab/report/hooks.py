@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report of `rmaplab hooks`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rmaplab.check.ablation import ALL_HOOKS, Verdict
+from rmaplab.check.claims import Evidence
+from rmaplab.report.text import WIDTH, wrap
+from rmaplab.workload.walk_ops import describe
+
+__all__ = ["claims_text", "evidence_json", "hooks_text", "matrix_text", "sets_text", "verdict_json"]
+
+_LOCKS_ONLY = {13, 16}
+"""Hooks that only choose a lock: one operation at a time cannot need them."""
+
+
+def _word(verdict: Verdict) -> str:
+    if verdict.failure is not None:
+        calls = len(verdict.failure.history)
+        return f"needed ({verdict.failure.name}, {calls} call{'s' if calls != 1 else ''})"
+    if not verdict.lazy:
+        return f"not needed ({verdict.histories} histories): nothing is lazy then"
+    return f"not needed ({verdict.histories} histories)"
+
+
+def hooks_text(design: str, assume: Sequence[str], baseline: Verdict, verdicts: Sequence[Verdict]) -> str:
+    """Per hook of `design`: needed, with the shortest history that shows it, or not."""
+    under = f", assuming {', '.join(assume)}" if assume else ""
+    lines = [*wrap(f"{design}{under}: all hooks in place: {_ok(baseline)}", "  ")]
+    if baseline.failure is not None:
+        lines += _history(baseline)
+    for verdict in verdicts:
+        (number,) = verdict.dropped
+        lines += ["", *wrap(f"hook {number:>2} {ALL_HOOKS[number].functions}", "        "), f"        {_word(verdict)}"]
+        if verdict.failure is not None:
+            lines += _history(verdict)
+        elif number in _LOCKS_ONLY:
+            lines.append("        (only a lock: histories run one operation at a time)")
+    return "\n".join(lines)
+
+
+def _ok(verdict: Verdict) -> str:
+    if verdict.failure is None:
+        first = 1
+        return f"no violation in {verdict.histories} histories (seeds from {first})"
+    return f"VIOLATION {verdict.failure.name}"
+
+
+def _history(verdict: Verdict) -> list[str]:
+    assert verdict.failure is not None
+    lines = [f"          {line}" for op in verdict.failure.history for line in _call(describe(op))]
+    lines += wrap(f"          => {verdict.failure.text}", " " * 13)
+    return lines
+
+
+def _call(text: str) -> list[str]:
+    text = text.replace("MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED", "private anonymous, fixed").replace("MREMAP_", "")
+    return [line if i == 0 else " " * 10 + line for i, line in enumerate(wrap(text, "    "))]
+
+
+def sets_text(design: str, sets: Sequence[tuple[str, list[int], list[int], int]]) -> str:
+    """The smallest sets of hooks found: rows (restrictions, needed, dropped, histories)."""
+    lines = [
+        "smallest set of hooks found, dropping one after another, last first",
+        f"  {'assuming':<34}needed for {design}",
+    ]
+    for assume, needed, _, histories in sets:
+        lines.append(f"  {assume or 'nothing':<34}{' '.join(map(str, needed))}  ({histories} histories each)")
+    return "\n".join(line for long in lines for line in wrap(long, " " * 36))
+
+
+def matrix_text(design: str, numbers: Sequence[int], rows: Sequence[tuple[str, Sequence[Verdict]]]) -> str:
+    """One row for each set of restrictions, one column for each hook: x needed, . not needed."""
+    lines = [f"{design}: x = needed, . = not needed, l = nothing is lazy without it"]
+    lines.append(f"  {'assuming':<36}" + "".join(f"{n:>3}" for n in numbers))
+    for name, verdicts in rows:
+        cells = "".join(f"{'x' if v.failure else ('.' if v.lazy else 'l'):>3}" for v in verdicts)
+        lines.append(f"  {name or 'nothing':<36}{cells}")
+    assert all(len(line) <= WIDTH + 12 for line in lines)
+    return "\n".join(lines)
+
+
+def claims_text(evidence: Sequence[Evidence]) -> str:
+    """Claims A to D: holds or not, with its trials."""
+    lines = ["claims of the mail (one operation at a time; concurrency is another question)"]
+    for item in evidence:
+        word = "holds" if item.holds else "does not hold"
+        lines += ["", *wrap(f"{item.claim.name}: {item.claim.text}: {word}", "   ")]
+        for trial, verdict in zip(item.claim.trials, item.verdicts, strict=True):
+            result = f"no violation, {verdict.histories} histories"
+            if verdict.failure is not None:
+                result = f"{verdict.failure.name}"
+            lines += wrap(f"   {trial.text}: {result}", "     ")
+            if verdict.failure is not None:
+                lines += _history(verdict)
+    return "\n".join(lines)
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """One ablation as JSON (docs/json.md)."""
+    failure = verdict.failure
+    return {
+        "design": verdict.design,
+        "dropped": sorted(verdict.dropped),
+        "assume": sorted(verdict.assume),
+        "histories": verdict.histories,
+        "needed": failure is not None,
+        "lazy": verdict.lazy,
+        "seeds": verdict.seeds,
+        "invariant": failure.name if failure else None,
+        "found": failure.text if failure else None,
+        "history": [describe(op) for op in failure.history] if failure else None,
+    }
+
+
+def evidence_json(evidence: Evidence) -> dict[str, Any]:
+    """One claim as JSON (docs/json.md)."""
+    return {
+        "claim": evidence.claim.name,
+        "text": evidence.claim.text,
+        "holds": evidence.holds,
+        "trials": [
+            {"text": trial.text, "must_hold": trial.must_hold, **verdict_json(verdict)}
+            for trial, verdict in zip(evidence.claim.trials, evidence.verdicts, strict=True)
+        ],
+    }
