@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ PERF_MAGICS: Final = (b"PERFILE2", b"2ELIFREP", b"PERFFILE")
 """First eight bytes of perf.data."""
 
 _PIPE: Final = 1 << 20
+"""Bytes: as much as any user may ask for."""
 
 
 def find_perf() -> str:
@@ -80,9 +82,13 @@ def script_output(path: Path) -> Iterator[BinaryIO]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            bufsize=_PIPE,
+            # unbuffered: a read gives what is there, and does not wait for more
+            bufsize=0,
         )
         assert process.stdout is not None
+        # perf goes on printing while we read what it has printed
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE)
         finished = False
         try:
             yield cast(BinaryIO, process.stdout)

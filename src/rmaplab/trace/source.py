@@ -27,7 +27,7 @@ Progress = Callable[[int], None]
 
 _PARQUET: Final = b"PAR1"
 _GZIP: Final = b"\x1f\x8b"
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 18
 _PROBE: Final = 5000
 """Lines after which a text without a single event is given up as something else."""
 
