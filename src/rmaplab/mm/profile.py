@@ -26,20 +26,22 @@ class KernelProfile:
 
     merge_dups_copied_from: bool
     """vma_merge_new_range of copy_vma clones the anon_vma of the VMA it copies into an unfaulted target. Commit
-    61f67c230a5e "mm/vma: fix anon_vma UAF on mremap() faulted, unfaulted merge" (in v6.19, v6.18.y)."""
+    61f67c230a5e "mm/vma: fix anon_vma UAF on mremap() faulted, unfaulted merge" (in v6.19, and in v6.18.y)."""
 
     dontunmap_splits_locked: bool
-    """MREMAP_DONTUNMAP of a VM_LOCKED VMA splits it at the range first; later kernels clear VM_LOCKED on the whole.
-    Seen in 6.12.y, not in 6.18.y (docs/model.md, "Version features")."""
+    """MREMAP_DONTUNMAP of a VM_LOCKED VMA splits it at the range first, so that only the range loses VM_LOCKED; before,
+    the whole VMA did. Commit 597e4b9ab48a "mm/mremap: fix locked_vm leak by splitting VMA for MREMAP_DONTUNMAP" (in
+    v6.12.114, not in v6.18.44; which mainline version is not known to us)."""
 
     dontunmap_resets_pgoff: bool
     """The source of an MREMAP_DONTUNMAP that covered it whole is unfaulted afterwards and gets the page offset of an
-    unfaulted VMA. In 6.12.117's move_vma; 6.18.44 keeps the offset (measured: recordings/random, row of the first
-    later merge)."""
+    unfaulted VMA. Commit 35b0fb391b0d "mm/mremap: reset unfaulted VMA page offset for MREMAP_DONTUNMAP" (about
+    v7.3-rc2; in v6.12.112, not in v6.18.44: measured, recordings/random, row of the first later merge)."""
 
     dontunmap_keeps_source: bool
-    """copy_vma for MREMAP_DONTUNMAP of an unfaulted VMA does not merge with the source itself. Seen in 6.12.y,
-    not in 6.18.y (docs/model.md, "Version features")."""
+    """copy_vma for MREMAP_DONTUNMAP of an unfaulted VMA does not merge with the source itself. Commit 838bb60dc215
+    "mm/mremap: fix locked_vm leak from MREMAP_DONTUNMAP self-merge" (in v6.12.114, not in v6.18.44; mainline
+    version as above)."""
 
 
 V6_18 = KernelProfile(

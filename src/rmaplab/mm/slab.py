@@ -32,6 +32,16 @@ SLAB_PROFILES: dict[str, dict[str, SlabSize]] = {
         "anon_vma": SlabSize(96, 104),
         "anon_vma_chain": SlabSize(64, 64),
     },
+    "x86-64 6.12": {
+        "vm_area_struct": SlabSize(176, 176),
+        "anon_vma": SlabSize(96, 104),
+        "anon_vma_chain": SlabSize(64, 64),
+    },
+    "arm64 GKI 6.12": {
+        "vm_area_struct": SlabSize(256, 256, 2),
+        "anon_vma": SlabSize(120, 128),
+        "anon_vma_chain": SlabSize(64, 64),
+    },
 }
 
 
