@@ -12,7 +12,7 @@ from rich.console import Console
 from rmaplab.errors import UserError
 from rmaplab.mm.profile import PROFILES, KernelProfile, profile_for
 
-__all__ = ["failures", "profile_option", "progress", "resolve_profile"]
+__all__ = ["busy", "failures", "profile_option", "progress", "resolve_profile"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,12 +38,33 @@ def failures() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[int], None] | None]:
-    """A line that moves while `what` goes on, on a terminal only."""
+    """A line that moves while `what` goes on, on a terminal only. What is yielded takes a number of lines read."""
     if not sys.stderr.isatty():
         yield None
         return
-    with Console(stderr=True).status(what) as status:
-        yield lambda count: status.update(f"{what}, {count} lines")
+    with contextlib.ExitStack() as stack:
+        status = Console(stderr=True).status(what)
+        started = False
+
+        def show(lines: int) -> None:
+            # not before the first call: while a recorded command runs, the terminal is its own
+            nonlocal started
+            if not started:
+                started = True
+                stack.enter_context(status)
+            status.update(f"{what}: {lines:,} lines")
+
+        yield show
+
+
+@contextlib.contextmanager
+def busy(what: str) -> Iterator[None]:
+    """The same without a number."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield
 
 
 def profile_option(command: _Command) -> _Command:

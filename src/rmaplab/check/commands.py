@@ -17,7 +17,7 @@ from rmaplab.check.ablation import (
     smallest_set,
 )
 from rmaplab.check.claims import CLAIMS, judge
-from rmaplab.cli_support import failures, progress
+from rmaplab.cli_support import busy, failures
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.errors import UserError
 from rmaplab.replay.run import in_processes, no_gc
@@ -74,7 +74,7 @@ def hooks_command(
     run = partial(ablate, histories=histories, seed=seed)
     result: dict[str, object] = {"histories": histories, "seed": seed, "assume": sorted(restrictions)}
     texts: list[str] = []
-    with progress("running histories"), no_gc():
+    with busy("running histories"), no_gc():
         tables = []
         for name in names:
             jobs = [partial(run, name, (), restrictions)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from rmaplab.cli_support import failures, profile_option, progress, resolve_profile
+from rmaplab.cli_support import busy, failures, profile_option, progress, resolve_profile
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.errors import UserError
 from rmaplab.mm.slab import SLAB_PROFILES
@@ -66,7 +66,7 @@ def compare_command(
         with progress("reading") as told:
             trace = open_trace(bundled_path(source), progress=told)
         profile = resolve_profile(rules, trace.meta.kernel)
-        with progress(f"replaying under {len(names)} designs"):
+        with busy(f"replaying under {len(names)} designs"):
             result = compare(
                 trace,
                 names,
@@ -104,7 +104,7 @@ def truth_command(file: str, design: str, as_json: bool, rules: str | None) -> N
         if not trace.meta.truth:
             raise UserError(f"{Path(file).name} was recorded without the kernel's slab events; record with --truth")
         profile = resolve_profile(rules, trace.meta.kernel)
-        with progress("replaying"), no_gc():
+        with busy("replaying"), no_gc():
             report, _ = check_truth(trace, hooks, profile)
     if as_json:
         click.echo(json.dumps(truth_json(report), indent=2))

@@ -147,6 +147,10 @@ class Replayer:
         self.owners[task.bprm_mm] = self.pid[row]
 
     def _exec(self, task: Task, row: int) -> None:
+        thread = self.peer[row]
+        if thread and thread in self.tasks:
+            # a thread called execve and has taken over the tid of its leader, which is gone (de_thread)
+            task = self.tasks[self.tid[row]] = self.tasks.pop(thread)
         old = task.mm
         mm = task.bprm_mm
         if mm is None:

@@ -3,67 +3,26 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import json
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
 
-from rmaplab.errors import UserError
+from rmaplab.cli_support import failures, progress
 from rmaplab.report.info import format_info
+from rmaplab.trace.bundled import bundled_path
 from rmaplab.trace.info import info
 from rmaplab.trace.record import MODES, record
-from rmaplab.trace.source import Progress, open_trace
+from rmaplab.trace.source import open_trace
 from rmaplab.trace.store import check_target, write_trace
 
 __all__ = ["import_command", "info_command", "record_command"]
 
 _DEFAULT_OUTPUT: Final = "rmaplab.parquet"
 _READABLE: Final = click.Path(path_type=Path)
-
-
-class _Failure(click.ClickException):
-    """One line on stderr, exit status 2."""
-
-    exit_code = 2
-
-    def show(self, file: object = None) -> None:
-        """Print the line, as plain as every other message."""
-        click.echo(f"rmaplab: {self.format_message()}", err=True)
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise _Failure(str(error)) from error
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Progress | None]:
-    """A line that moves while `what` goes on, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    console = Console(stderr=True)
-    with contextlib.ExitStack() as stack:
-        status = console.status(what)
-        started = False
-
-        def show(lines: int) -> None:
-            # not before the first call: while the command runs the terminal is its own
-            nonlocal started
-            if not started:
-                started = True
-                stack.enter_context(status)
-            status.update(f"{what}: {lines:,} lines")
-
-        yield show
 
 
 @click.command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -77,6 +36,11 @@ def _progress(what: str) -> Iterator[Progress | None]:
     show_default=True,
     help="Attach perf to a cgroup of its own, or to the task and its children.",
 )
+@click.option(
+    "--read-faults",
+    is_flag=True,
+    help="Record read faults too: they matter in MADV_HUGEPAGE ranges, and where a read grows a stack.",
+)
 @click.option("--keep-perf-data", is_flag=True, help="Keep perf.data next to the trace.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
@@ -86,6 +50,7 @@ def record_command(
     truth: bool,
     full_paths: bool,
     mode: str,
+    read_faults: bool,
     keep_perf_data: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -93,16 +58,17 @@ def record_command(
 
     The exit status is that of COMMAND, or 2 if it could not be recorded.
     """
-    with _failures(), _progress("importing") as progress:
+    with failures(), progress("importing") as told:
         made = record(
             command,
             output,
             truth=truth,
             full_paths=full_paths,
             mode=mode,
+            read_faults=read_faults,
             keep_perf_data=keep_perf_data,
             note=lambda line: click.echo(f"rmaplab: {line}", err=True),
-            progress=progress,
+            progress=told,
         )
     kept = f", {made.perf_data}" if made.perf_data else ""
     click.echo(f"rmaplab: {len(made.trace)} rows in {made.output}{kept}", err=True)
@@ -124,10 +90,10 @@ def import_command(source: Path, output: Path | None, full_paths: bool, page_siz
     """
     if output is None:
         output = _default_name(source)
-    with _failures():
+    with failures():
         check_target(output)
-        with _progress("importing") as progress:
-            trace = open_trace(source, full_paths=full_paths, page_size=int(page_size or 0), progress=progress)
+        with progress("importing") as told:
+            trace = open_trace(source, full_paths=full_paths, page_size=int(page_size or 0), progress=told)
         write_trace(trace, output)
     if trace.meta.lost:
         click.echo(f"rmaplab: perf lost {trace.meta.lost} records: no exact verdict is possible", err=True)
@@ -135,12 +101,13 @@ def import_command(source: Path, output: Path | None, full_paths: bool, page_siz
 
 
 @click.command("info")
-@click.argument("trace", type=_READABLE)
-def info_command(trace: Path) -> None:
-    """Say what TRACE (or perf.data, or the text of perf script) holds."""
-    with _failures(), _progress("reading") as progress:
-        opened = open_trace(trace, progress=progress)
-    click.echo(format_info(info(opened)))
+@click.argument("trace")
+@click.option("--json", "as_json", is_flag=True, help="JSON (docs/json.md).")
+def info_command(trace: str, as_json: bool) -> None:
+    """Say what TRACE (or perf.data, the text of perf script, or the name of a bundled recording) holds."""
+    with failures(), progress("reading") as told:
+        report = info(open_trace(bundled_path(trace), progress=told))
+    click.echo(json.dumps(dataclasses.asdict(report), indent=2) if as_json else format_info(report))
 
 
 def _default_name(source: Path) -> Path:

@@ -67,7 +67,7 @@ def find_tracefs() -> Path:
     raise RecordError("the kernel's events are not to be seen; as root: mount -t tracefs nodev /sys/kernel/tracing")
 
 
-def choose_events(tracefs: Path, truth: bool, note: Callable[[str], None]) -> list[str]:
+def choose_events(tracefs: Path, truth: bool, note: Callable[[str], None], *, read_faults: bool = False) -> list[str]:
     """The `-e` and `--filter` arguments of perf record. What the kernel lacks is left out, with a note.
 
     :raises RecordError: an event without which nothing can be replayed is missing
@@ -84,7 +84,7 @@ def choose_events(tracefs: Path, truth: bool, note: Callable[[str], None]) -> li
     arguments: list[str] = []
     for event in ("exceptions:page_fault_user", "exceptions:page_fault_kernel"):
         arguments += ["-e", event]
-        if not _read_faults_matter():
+        if not (read_faults or _read_faults_matter()):
             arguments += ["--filter", _WRITES]
     for event in ("task:task_newtask", "sched:sched_process_exit"):
         arguments += ["-e", event]

@@ -56,13 +56,15 @@ def record(
     truth: bool = True,
     full_paths: bool = False,
     mode: str = "auto",
+    read_faults: bool = False,
     keep_perf_data: bool = False,
     note: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Recording:
     """Run `command`, record it and its children, and write the trace to `output`.
 
-    `truth` also records the kernel's own slab events. `note` is told of each limit as it is found,
+    `truth` also records the kernel's own slab events, `read_faults` the faults that read (they are recorded in any case
+    where huge pages are always on). `note` is told of each limit as it is found,
     `progress` how many lines are imported. The command has the caller's terminal and environment.
 
     :raises RecordError: it cannot be recorded; the command has not run, or nothing of it was kept
@@ -86,7 +88,7 @@ def record(
         raise RecordError(f"{command[0]}: command not found")
     perf = check_version()
     check_permission()
-    events = choose_events(find_tracefs(), truth, tell)
+    events = choose_events(find_tracefs(), truth, tell, read_faults=read_faults)
     meta = Meta(
         command=list(command),
         kernel=platform.release(),
