@@ -17,11 +17,20 @@ from rmaplab.check.ablation import (
     smallest_set,
 )
 from rmaplab.check.claims import CLAIMS, judge
+from rmaplab.check.faults import FAULTS, Found, find_fault
 from rmaplab.cli_support import busy, failures
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.errors import UserError
 from rmaplab.replay.run import in_processes, no_gc
-from rmaplab.report.hooks import claims_text, evidence_json, hooks_text, matrix_text, sets_text, verdict_json
+from rmaplab.report.hooks import (
+    claims_text,
+    evidence_json,
+    faults_text,
+    hooks_text,
+    matrix_text,
+    sets_text,
+    verdict_json,
+)
 
 __all__ = ["hooks_command"]
 
@@ -51,6 +60,7 @@ def _numbers(design: str, asked: tuple[int, ...]) -> list[int]:
 @click.option("--seed", default=1, show_default=True, help="Seed of the first history.")
 @click.option("--combinations", "combine", is_flag=True, help="A row for each restriction and each pair of them.")
 @click.option("--sets", is_flag=True, help="The smallest set of hooks under each restriction.")
+@click.option("--faults", is_flag=True, help="Seed a fault in each hook, and see that it is found.")
 @click.option("--claims/--no-claims", default=True, show_default=True, help="Claims A to D of the mail.")
 @click.option("--json", "as_json", is_flag=True, help="JSON (docs/json.md).")
 def hooks_command(
@@ -61,6 +71,7 @@ def hooks_command(
     seed: int,
     combine: bool,
     sets: bool,
+    faults: bool,
     claims: bool,
     as_json: bool,
 ) -> None:
@@ -98,6 +109,21 @@ def hooks_command(
                 rows = [(rule, *found[i * len(_SETS) + k], histories) for k, rule in enumerate(_SETS)]
                 texts.append(sets_text(name, rows))
                 result.setdefault("sets", {})[name] = {r[0] or "nothing": r[1] for r in rows}  # type: ignore[index]
+        if faults:
+            found_faults: list[Found] = in_processes(
+                [partial(find_fault, name, fault, histories=histories, seed=seed) for name in names for fault in FAULTS]
+            )
+            texts.append(faults_text(found_faults))
+            result["faults"] = [
+                {
+                    "design": item.design,
+                    "hook": item.fault.number,
+                    "fault": item.fault.text,
+                    "histories": item.histories,
+                    "calls": len(item.failure.history) if item.failure else None,
+                }
+                for item in found_faults
+            ]
         if claims:
             evidence = in_processes([partial(judge, claim, histories=histories, seed=seed) for claim in CLAIMS])
             texts.append(claims_text(evidence))

@@ -6,10 +6,11 @@ from typing import Any
 
 from rmaplab.check.ablation import ALL_HOOKS, Verdict
 from rmaplab.check.claims import Evidence
+from rmaplab.check.faults import Found
 from rmaplab.report.text import WIDTH, wrap
 from rmaplab.workload.walk_ops import describe
 
-__all__ = ["claims_text", "evidence_json", "hooks_text", "matrix_text", "sets_text", "verdict_json"]
+__all__ = ["claims_text", "evidence_json", "faults_text", "hooks_text", "matrix_text", "sets_text", "verdict_json"]
 
 _LOCKS_ONLY = {13, 16}
 """Hooks that only choose a lock: one operation at a time cannot need them."""
@@ -78,6 +79,19 @@ def matrix_text(design: str, numbers: Sequence[int], rows: Sequence[tuple[str, S
         cells = "".join(f"{'x' if v.failure else ('.' if v.lazy else 'l'):>3}" for v in verdicts)
         lines.append(f"  {name or 'nothing':<36}{cells}")
     assert all(len(line) <= WIDTH + 12 for line in lines)
+    return "\n".join(lines)
+
+
+def faults_text(found: Sequence[Found]) -> str:
+    """Which seeded faults the oracle noticed."""
+    lines = ["seeded faults", f"  {'design':<15}{'hook':>4}  {'fault':<40}{'after':>6}{'calls':>6}"]
+    for item in found:
+        fault = f"  {item.design:<15}{item.fault.number:>4}  {item.fault.text:<40}"
+        if item.failure is None:
+            lines.append(f"{fault} not found ({item.histories})")
+        else:
+            lines.append(f"{fault}{item.histories:>6}{len(item.failure.history):>6}")
+    lines += wrap("  after: random histories until found; calls: length of the shrunk history", "  ")
     return "\n".join(lines)
 
 
