@@ -55,7 +55,7 @@ def test_fork_copies_the_entry(kernel: Kernel) -> None:
 
 
 def test_unmapped_page_of_the_swap_cache_kills_nobody_yet(kernel: Kernel) -> None:
-    """"Those are always late kills" (hwpoison_user_mappings): the swap-in meets the page (do_swap_page)."""
+    """Those are always late kills (hwpoison_user_mappings): the swap-in meets the page (do_swap_page)."""
     mm = made(kernel)
     (folio,) = swap_out(mm, 0x10, writeback=True)
     assert memory_failure(kernel, folio.pfn) == set()

@@ -40,6 +40,7 @@ __all__ = ["WALK_OPS", "WalkWorld", "describe", "generate"]
 
 PAGE = fl.PAGE_SHIFT
 _COMMON = 3  # tokens 1 to _COMMON are stored by many, so that KSM finds equal pages
+_OFTEN = 16  # pages at the start of each region
 
 _WEIGHTS = {
     "mmap": 4,
@@ -85,7 +86,8 @@ def _walk_op(random: Random, process: int, name: str, huge: bool, step: int) -> 
     else:
         first, pages = SMALL, SMALL_PAGES
     some = random.randint(1, 12)
-    page = first + random.randrange(pages - some)
+    often = pages if random.random() < 0.4 else _OFTEN  # the same few pages again and again: their states mix
+    page = first + random.randrange(often - some)
     if name == "mmap":
         return Op(process, name, (first, pages, PROT_RW, fl.MAP_FIXED, ANONYMOUS))
     if name == "store":
