@@ -14,7 +14,20 @@ from rmaplab.replay.series import Counts
 from rmaplab.replay.truth import TruthReport
 from rmaplab.trace.schema import Meta, Trace
 
-__all__ = ["BASE", "Bucket", "CacheFigures", "Comparison", "Moment", "ProcessFigures", "compare", "slab_sizes"]
+__all__ = [
+    "BASE",
+    "Bucket",
+    "CacheFigures",
+    "Comparison",
+    "Moment",
+    "ProcessFigures",
+    "compare",
+    "grown_slot",
+    "slab_sizes",
+]
+
+CACHE_LINE = 64
+"""Bytes (x86-64, arm64)."""
 
 BASE = "anon_vma"
 """The design that changes are relative to."""
@@ -102,6 +115,13 @@ def slab_sizes(meta: Meta, profile: str | None = None) -> tuple[dict[str, SlabSi
         }
         return recorded, "recording"
     return dict(fallback), fallback_name
+
+
+def grown_slot(comparison: Comparison, design: str) -> int:
+    """Slot size in bytes of a vm_area_struct with the fields that `design` adds, where none are reserved: the cache has
+    SLAB_HWCACHE_ALIGN."""
+    size = comparison.sizes["vm_area_struct"].object_size + sum(comparison.vma_fields[design].values())
+    return -(-size // CACHE_LINE) * CACHE_LINE
 
 
 def _figures(counts: Counts, sizes: dict[str, SlabSize], page_size: int) -> dict[str, CacheFigures]:

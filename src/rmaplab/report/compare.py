@@ -4,7 +4,15 @@
 from typing import Any
 
 from rmaplab.mm.kernel import CACHE_NAMES
-from rmaplab.replay.compare import BASE, Bucket, CacheFigures, Comparison, Moment, ProcessFigures
+from rmaplab.replay.compare import (
+    BASE,
+    Bucket,
+    CacheFigures,
+    Comparison,
+    Moment,
+    ProcessFigures,
+    grown_slot,
+)
 from rmaplab.report.text import WIDTH, change, kib, machine_line, seconds, wrap
 from rmaplab.report.truth import truth_box, truth_json
 
@@ -79,8 +87,21 @@ def _sizes_line(comparison: Comparison) -> list[str]:
     lines = wrap(f"slot sizes in bytes ({comparison.sizes_from}): {sizes}; slab pages densely packed", "  ")
     for design, fields in comparison.vma_fields.items():
         text = f"{design} adds {sum(fields.values())} bytes to vm_area_struct ({', '.join(fields)}), taken"
-        lines += wrap(f"{text} to fit into reserved fields: not in the figures", "  ")
+        lines += wrap(f"{text} to fit into reserved fields. {_if_not_reserved(comparison, design)}", "  ")
     return lines
+
+
+def _if_not_reserved(comparison: Comparison, design: str) -> str:
+    """What the fields would cost in a kernel whose vm_area_struct has no room for them"""
+    size, grown = comparison.sizes["vm_area_struct"], grown_slot(comparison, design)
+    caches = _with_total(comparison.moments[0].designs[design])
+    more = caches["vm_area_struct"].objects * (grown - size.slot_size)
+    total = caches[_ALL].bytes + more
+    base = _with_total(comparison.moments[0].designs[BASE])[_ALL].bytes
+    return (
+        f"Without reserved fields the slot grows from {size.slot_size} to {grown} bytes:"
+        f" {_ALL} {kib(total)} KiB at the peak ({change(base, total)})"
+    )
 
 
 def _process_table(processes: list[ProcessFigures]) -> list[str]:
