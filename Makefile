@@ -30,11 +30,11 @@ golden: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Debian's python3 has venv only with python3-venv; where it is missing, a virtualenv is made by a copy of
-# virtualenv itself, fetched from the package index.
+# Debian's python3 makes virtual environments only with python3-venv; root gets it here, others are told.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "rmaplab needs Python 3.11 or newer; $(PYTHON) is older" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || [ "$$(id -u)" -ne 0 ] || apt-get install -qq -y python3-venv
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 
