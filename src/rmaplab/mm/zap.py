@@ -88,12 +88,12 @@ def zap_range(mm: "Mm", start: int, end: int) -> None:
 def zap_all(mm: "Mm") -> None:
     """Unmap everything (unmap_vmas of exit_mmap)."""
     kernel = mm.kernel
-    for i, table in mm.pgd.items():
+    for i in list(mm.pgd):
+        table = mm.pgd.pop(i)
         if kernel.special:
             _zap_special(mm, {i << 9: table} if isinstance(table, int) else table)
         else:
             _zap_entries(kernel, (table,) if isinstance(table, int) else table.values())
-    mm.pgd.clear()
 
 
 def split_huge_pmd(mm: "Mm", i: int) -> PageTable:
