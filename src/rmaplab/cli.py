@@ -5,6 +5,7 @@ import click
 
 from rmaplab.check.commands import hooks_command
 from rmaplab.replay.commands import compare_command, truth_command
+from rmaplab.synth.commands import synth
 from rmaplab.trace.commands import import_command, info_command, record_command
 
 __all__ = ["main"]
@@ -16,5 +17,5 @@ def main() -> None:
     """A laboratory for the reverse mapping of anonymous memory in Linux."""
 
 
-for _command in (record_command, import_command, info_command, compare_command, truth_command, hooks_command):
+for _command in (record_command, import_command, info_command, compare_command, truth_command, hooks_command, synth):
     main.add_command(_command)

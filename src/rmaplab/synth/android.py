@@ -65,7 +65,7 @@ class _System:
         p, writer = self.p, self.writer
         init = self._start(Process(writer, writer.pid(), "init", 0))
         init.execute("/system/bin/init", first=True)
-        self._native(init, p.service)
+        self._native(init, p.service.times(p.scale))
         services = max(1, round(p.services * p.scale))
         for i, factor in enumerate(self._factors(services)):
             service = self._start(init.fork(f"service{i}"))
@@ -86,6 +86,8 @@ class _System:
             process = self._start(zygote.fork(f"boot{i}"))
             self._begin(process)
             self._own(process, "boot", p.boot.times(factor * p.scale), p.pages)
+            if self.writer.rounder.take("boot_forks", p.boot_forks):
+                self._second_level(process, stays=False)
 
     def open_applications(self) -> None:
         p = self.p
@@ -139,7 +141,14 @@ class _System:
         )
 
     def _own(
-        self, process: Process, key: str, shape: Shape, pages: int, *, library: str = _APP_LIBRARY, executed: bool = False
+        self,
+        process: Process,
+        key: str,
+        shape: Shape,
+        pages: int,
+        *,
+        library: str = _APP_LIBRARY,
+        executed: bool = False,
     ) -> None:
         process.build(shape, key=key, library=library, sharing=self.p.sharing, pages=pages, executed=executed)
 

@@ -2,17 +2,17 @@
 """Finds the parameters that make mainline's replay give the published *before* columns. Never looks at *after*.
 
 Three figures at each point (VMAs V, anon_vmas A, AVCs C) determine three amounts each. What one more process, or
-one more VMA of a kind, adds to them under mainline follows from its rules (z, o: written VMAs of zygote, of the process;
-s: the share of own written VMAs with the anon_vma of a neighbour):
+one more VMA of a kind, adds to them under mainline follows from its rules (z, o: written VMAs of zygote, of the
+process; s: the share of own written VMAs with the anon_vma of a neighbour):
 
     a child of zygote        C: 2z + o   A: z + o(1 - s)      so C - A: z + so   2A - C: o(1 - 2s)
     a child of such a child  C: 3z + 2o  A: z + o             so C - A: 2z + o   2A - C: -z
     an own written VMA       C: 1        A: 1 - s             so 2A - C: 1 - 2s
 
-After boot, C - A gives the number of processes, 2A - C the written VMAs of native services, V the files that a
-process maps. What 24 applications add gives the processes and watchers of applications, the heaps of a
-process (a small correction, since processes are whole) and its files in the same way. The step is repeated with the figures
-of a real replay until nothing changes.
+After boot, C - A gives the number of processes, 2A - C that of native services, V the files that a
+process maps. What 24 applications add gives the processes and watchers of applications, the heaps of a process (a small
+correction, since processes are whole) and its files in the same way. The step is repeated with the figures of a real
+replay.
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ class _Residual:
 def calibrate(
     parameters: AndroidParameters, told: Callable[[str], None] | None = None, rounds: int = _ROUNDS
 ) -> AndroidParameters:
-    """`parameters` with the seven calibrated ones replaced: boot_processes, service.heaps, boot.files, processes,
+    """`parameters` with the seven calibrated ones replaced: boot_processes, services, boot.files, processes,
     watchers, application.heaps and application.files.
 
     :raises UserError: with these parameters no system has the published figures
@@ -114,15 +114,17 @@ def _step_boot(p: AndroidParameters, r: _Residual, whole: bool) -> AndroidParame
     z, o, s = p.zygote.touched, p.boot.touched, p.sharing
     more = round(r.inherited / (z + s * o)) if whole else 0
     own = r.own - more * o * (1 - 2 * s)
-    heaps = own / (p.services * (1 - 2 * s))
-    vmas = r.vmas - more * (p.zygote.vmas + p.boot.vmas) - heaps * p.services
+    services = round(own / (p.service.touched * (1 - 2 * s)))
+    vmas = r.vmas - more * (p.zygote.vmas + p.boot.vmas) - services * p.service.vmas
     processes = p.boot_processes + more
     if processes < 1:
         raise UserError(f"zygote has {z:.0f} written VMAs: too many for the published figures")
+    if p.services + services < 1:
+        raise UserError("the published figures leave no native service: too much is written in other processes")
     return replace(
         p,
         boot_processes=processes,
-        service=_with(p.service, "service", heaps=p.service.heaps + heaps),
+        services=p.services + services,
         boot=_with(p.boot, "boot", files=p.boot.files + vmas / processes),
     )
 

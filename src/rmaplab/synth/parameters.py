@@ -2,7 +2,8 @@
 """What the generated Android-like system consists of. docs/synth-android.md says where each figure comes from."""
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from rmaplab.errors import UserError
 
@@ -46,6 +47,9 @@ class Shape:
 class AndroidParameters:
     """The whole system. Numbers of processes and VMAs are those of the phone; `scale` shrinks them.
 
+    The defaults of boot_processes, services, boot.files, processes, watchers, application.heaps and
+    application.files are what `rmaplab synth calibrate` found with the other defaults.
+
     applications: opened after boot
     seed: of the generator
     scale: factor on the VMAs of processes that descend from zygote, and on the number of services
@@ -56,6 +60,7 @@ class AndroidParameters:
     processes: processes that an application consists of, all forked from zygote
     watchers: share of applications with a process that forks a child which stays (to notice low-memory kills)
     passing_forks: share of applications with a process that forked a child which is gone (Runtime.exec)
+    boot_forks: share of the boot processes that forked a child which is gone
     renderers: share of applications that run a renderer, forked from webview_zygote
     sharing: share of a process' own written VMAs that share the anon_vma of a neighbour
     written: share of the inherited written VMAs that a child writes to (copy-on-write)
@@ -71,16 +76,17 @@ class AndroidParameters:
     applications: int = 24
     seed: int = 1
     scale: float = 1.0
-    services: int = 250
-    service: Shape = field(default_factory=lambda: Shape(20, 6, 53, 200))
-    zygote: Shape = field(default_factory=lambda: Shape(340, 6, 774, 1500))
-    system_server: Shape = field(default_factory=lambda: Shape(80, 250, 450, 2000))
-    boot: Shape = field(default_factory=lambda: Shape(12, 25, 70, 900))
-    application: Shape = field(default_factory=lambda: Shape(40, 60, 200, 900))
+    services: int = 253
+    service: Shape = Shape(20, 6, 50, 200)
+    zygote: Shape = Shape(340, 6, 774, 1500)
+    system_server: Shape = Shape(80, 250, 450, 2000)
+    boot: Shape = Shape(12, 25, 70, 989.5)
+    application: Shape = Shape(40, 60, 217.8, 2115.6)
     boot_processes: int = 70
-    processes: float = 2.25
-    watchers: float = 0.17
+    processes: float = 1.875
+    watchers: float = 1 / 24
     passing_forks: float = 0.0
+    boot_forks: float = 0.0
     renderers: float = 0.125
     sharing: float = 0.2
     written: float = 0.25
@@ -99,7 +105,7 @@ class AndroidParameters:
             raise UserError(f"scale {self.scale:g} is not above 0 and at most 1")
         if self.applications > 1000:
             raise UserError(f"applications {self.applications} is more than the 1000 that the generator makes")
-        for name in ("sharing", "written", "watchers", "passing_forks", "renderers"):
+        for name in ("sharing", "written", "watchers", "passing_forks", "boot_forks", "renderers"):
             if getattr(self, name) > 1:
                 raise UserError(f"{name} {getattr(self, name):g} is a share: at most 1")
         if self.watchers + self.passing_forks > 1:
@@ -125,12 +131,12 @@ class AndroidParameters:
         zygote = self.zygote
         if self.split + self.unmapped > zygote.heaps:
             raise UserError(
-                f"split and unmapped take {self.split + self.unmapped:g} inherited heaps, zygote.heaps is {zygote.heaps:g}"
+                f"split and unmapped take {self.split + self.unmapped:g} inherited heaps, "
+                f"zygote.heaps is {zygote.heaps:g}"
             )
-        if self.first_written > zygote.libraries:
+        if self.first_written > zygote.files:
             raise UserError(
-                f"first_written {self.first_written:g}: more written than mapped, "
-                f"one for each of zygote.libraries ({zygote.libraries:g}) is there"
+                f"first_written {self.first_written:g}: more written than mapped, zygote.files is {zygote.files:g}"
             )
 
     @property
@@ -162,12 +168,14 @@ def set_parameter(parameters: AndroidParameters, name: str, text: str) -> Androi
     known = {f.name for f in fields(AndroidParameters)}
     old = getattr(parameters, head) if head in known else None
     if isinstance(old, Shape) and tail in {f.name for f in fields(Shape)}:
-        return replace(parameters, **{head: replace(old, **{tail: _number(name, text, float)})})
+        shape: dict[str, Any] = {head: replace(old, **{tail: _number(name, text, float)})}
+        return replace(parameters, **shape)
     if old is None or isinstance(old, Shape) or tail:
         raise UserError(f"no parameter {name!r}; known are {', '.join(_names())}")
     if isinstance(old, bool):
         raise UserError(f"{name} is set by an option of its own")
-    return replace(parameters, **{head: _number(name, text, type(old))})
+    change: dict[str, Any] = {head: _number(name, text, type(old))}
+    return replace(parameters, **change)
 
 
 def _names() -> list[str]:

@@ -231,7 +231,9 @@ class Process:
 
     # --- by amounts
 
-    def build(self, shape: Shape, *, key: str, library: str, sharing: float, pages: int, executed: bool = False) -> None:
+    def build(
+        self, shape: Shape, *, key: str, library: str, sharing: float, pages: int, executed: bool = False
+    ) -> None:
         """Map what `shape` says, in whole numbers around its means.
 
         key: which sequences of whole numbers to go on with
