@@ -5,8 +5,8 @@ memory and events per second.
 
     tools/scale.py [--scale F] [--pages N] [--design NAME]... [--profile NAME] [--json]
 
-Peak memory is VmHWM of the process that generates and replays (the trace included). With --profile one design runs under
-cProfile and the 20 functions that take most time are printed.
+Peak memory is VmHWM of the process that generates and replays (the trace included). With --profile one design runs
+under cProfile and the 20 functions that take most time are printed.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def run_one(design: str, scale: float, pages: int) -> dict[str, object]:
     start = time.perf_counter()
     run = replay_design(trace, design, V6_18)
     took = time.perf_counter() - start
-    vmas, anon_vmas, avcs = run.series.at(len(trace))[:3]
+    vmas, anon_vmas, avcs, *others = run.series.at(len(trace))
     return {
         "design": design,
         "rows": len(trace),
@@ -60,6 +60,7 @@ def run_one(design: str, scale: float, pages: int) -> dict[str, object]:
         "vmas": vmas,
         "anon_vmas": anon_vmas,
         "avcs": avcs,
+        "other": sum(others),
         "problems": sum(run.problems.values()),
     }
 
@@ -111,15 +112,17 @@ def print_row(results: list[dict[str, object]]) -> None:
     if len(results) == 1:
         print("SYNTHETIC workload: generated, not recorded")
         print(
-            f"Python {platform.python_version()}, {platform.machine()}; {r['rows']} rows, {r['vmas']} VMAs, generated in "
-            f"{r['generating_s']:.2f} s; {r['trace_mib']:.0f} MiB with the trace"
+            f"Python {platform.python_version()}, {platform.machine()}; {r['rows']} rows, {r['vmas']} VMAs, "
+            f"generated in {r['generating_s']:.2f} s; {r['trace_mib']:.0f} MiB with the trace"
         )
-        print(f"{'design':<20}{'replay s':>9}{'events/s':>10}{'peak MiB':>10}{'anon_vma':>10}{'AVC':>9}{'problems':>9}")
+        print(f"{'design':<20}{'replay s':>9}{'events/s':>10}{'peak MiB':>10}{'anon_vma':>10}{'AVC':>9}{'other':>9}")
     print(
         f"{r['design']:<20}{r['replay_s']:>9.1f}{r['events_per_s']:>10.0f}{r['peak_mib']:>10.0f}{r['anon_vmas']:>10}"
-        f"{r['avcs']:>9}{r['problems']:>9}",
+        f"{r['avcs']:>9}{r['other']:>9}",
         flush=True,
     )
+    if r["problems"]:
+        print(f"  {r['problems']} rows not applied")
 
 
 if __name__ == "__main__":

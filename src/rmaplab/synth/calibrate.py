@@ -54,7 +54,7 @@ def targets() -> dict[str, Counts]:
 def measure(generated: Generated, design: str = BASE) -> dict[str, Counts]:
     """The objects that a replay under `design` has at each point."""
     kernel = Kernel(make_design(design), V6_18, thp=generated.trace.meta.thp)
-    series = Series()
+    series = Series(len(kernel.slabs))
     with no_gc():
         Replayer(kernel, generated.trace).run(series)
     return {name: series.at(row)[:3] for name, row in generated.points.items()}
