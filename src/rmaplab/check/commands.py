@@ -2,8 +2,10 @@
 """`rmaplab hooks`: parse, call, print."""
 
 import json
+import sys
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import click
 
@@ -83,55 +85,79 @@ def hooks_command(
         names = list(designs) or design_names()
         hooks = {name: _numbers(name, asked) for name in names}
     run = partial(ablate, histories=histories, seed=seed)
-    result: dict[str, object] = {"histories": histories, "seed": seed, "assume": sorted(restrictions)}
-    texts: list[str] = []
-    with busy("running histories"), no_gc():
-        tables = []
-        for name in names:
-            jobs = [partial(run, name, (), restrictions)]
-            jobs += [partial(run, name, (number,), restrictions) for number in hooks[name]]
-            baseline, *verdicts = in_processes(jobs)
-            texts.append(hooks_text(name, sorted(restrictions), baseline, verdicts))
-            tables.append({"all_hooks": verdict_json(baseline), "dropped": [verdict_json(v) for v in verdicts]})
-        result["designs"] = dict(zip(names, tables, strict=True))
-        if combine:
-            for name in names:
-                texts.append(_matrix(name, hooks[name], run))
-        if sets:
-            found = in_processes(
-                [
-                    partial(smallest_set, name, _split((rule,)), histories=histories, seed=seed)
-                    for name in names
-                    for rule in _SETS
-                ]
-            )
-            for i, name in enumerate(names):
-                rows = [(rule, *found[i * len(_SETS) + k], histories) for k, rule in enumerate(_SETS)]
-                texts.append(sets_text(name, rows))
-                result.setdefault("sets", {})[name] = {r[0] or "nothing": r[1] for r in rows}  # type: ignore[index]
-        if faults:
-            found_faults: list[Found] = in_processes(
-                [partial(find_fault, name, fault, histories=histories, seed=seed) for name in names for fault in FAULTS]
-            )
-            texts.append(faults_text(found_faults))
-            result["faults"] = [
-                {
-                    "design": item.design,
-                    "hook": item.fault.number,
-                    "fault": item.fault.text,
-                    "histories": item.histories,
-                    "calls": len(item.failure.history) if item.failure else None,
-                }
-                for item in found_faults
-            ]
-        if claims:
-            evidence = in_processes([partial(judge, claim, histories=histories, seed=seed) for claim in CLAIMS])
-            texts.append(claims_text(evidence))
-            result["claims"] = [evidence_json(item) for item in evidence]
-    click.echo(json.dumps(result, indent=2) if as_json else "\n\n".join(texts))
+    parts = [partial(_table, name, hooks[name], restrictions, run) for name in names]
+    if combine:
+        parts += [partial(_matrix, name, hooks[name], run) for name in names]
+    if sets:
+        parts += [partial(_sets, name, histories, seed) for name in names]
+    if faults:
+        parts.append(partial(_faults, names, histories, seed))
+    if claims:
+        parts.append(partial(_claims, histories, seed))
+    result: dict[str, Any] = {"histories": histories, "seed": seed, "assume": sorted(restrictions)}
+    try:
+        for i, part in enumerate(parts):
+            with busy("running histories"), no_gc():
+                kind, name, value, text = part()
+            if name:
+                result.setdefault(kind, {})[name] = value
+            else:
+                result[kind] = value
+            if not as_json:
+                click.echo(("\n" if i else "") + text)
+    except KeyboardInterrupt:
+        result["interrupted"] = True  # what is complete was printed
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    if "interrupted" in result:
+        click.echo("rmaplab: interrupted; the tables above are complete, others are missing", err=True)
+        sys.exit(130)
 
 
-def _matrix(name: str, numbers: list[int], run: "partial[Verdict]") -> str:
+Part = tuple[str, str, Any, str]
+"""One table: key in the JSON, design or "", value in the JSON, text."""
+
+
+def _table(name: str, numbers: list[int], restrictions: frozenset[str], run: "partial[Verdict]") -> Part:
+    jobs = [partial(run, name, (), restrictions)]
+    jobs += [partial(run, name, (number,), restrictions) for number in numbers]
+    baseline, *verdicts = in_processes(jobs)
+    value = {"all_hooks": verdict_json(baseline), "dropped": [verdict_json(v) for v in verdicts]}
+    return "designs", name, value, hooks_text(name, sorted(restrictions), baseline, verdicts)
+
+
+def _sets(name: str, histories: int, seed: int) -> Part:
+    found = in_processes(
+        [partial(smallest_set, name, _split((rule,)), histories=histories, seed=seed) for rule in _SETS]
+    )
+    rows = [(rule, needed, dropped, histories) for rule, (needed, dropped) in zip(_SETS, found, strict=True)]
+    return "sets", name, {rule or "nothing": needed for rule, needed, _, _ in rows}, sets_text(name, rows)
+
+
+def _faults(names: list[str], histories: int, seed: int) -> Part:
+    found: list[Found] = in_processes(
+        [partial(find_fault, name, fault, histories=histories, seed=seed) for name in names for fault in FAULTS]
+    )
+    value = [
+        {
+            "design": item.design,
+            "hook": item.fault.number,
+            "fault": item.fault.text,
+            "histories": item.histories,
+            "calls": len(item.failure.history) if item.failure else None,
+        }
+        for item in found
+    ]
+    return "faults", "", value, faults_text(found)
+
+
+def _claims(histories: int, seed: int) -> Part:
+    evidence = in_processes([partial(judge, claim, histories=histories, seed=seed) for claim in CLAIMS])
+    return "claims", "", [evidence_json(item) for item in evidence], claims_text(evidence)
+
+
+def _matrix(name: str, numbers: list[int], run: "partial[Verdict]") -> Part:
+    """Each restriction and each pair of them that is no contradiction"""
     rows: list[frozenset[str]] = [frozenset()]
     for count in (1, 2):
         for some in combinations(RESTRICTIONS, count):
@@ -143,4 +169,5 @@ def _matrix(name: str, numbers: list[int], run: "partial[Verdict]") -> str:
     verdicts: list[Verdict] = in_processes(jobs)
     width = len(numbers)
     table = [(", ".join(sorted(row)), verdicts[i * width : (i + 1) * width]) for i, row in enumerate(rows)]
-    return matrix_text(name, numbers, table)
+    value = [{"assume": row, "verdicts": [verdict_json(v) for v in found]} for row, found in table]
+    return "combinations", name, value, matrix_text(name, numbers, table)

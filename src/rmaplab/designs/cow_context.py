@@ -25,24 +25,26 @@ __all__ = ["CowContext", "CowContextDesign", "Remap"]
 
 _CONTEXT_SIZE = 112
 """Bytes of a context on a 64-bit kernel: mm and parent (8 + 8), list heads of the children and of the siblings (32),
-reference count and flags (8), rwsem (40), list head of the records (16)."""
+reference count and flags (8), rwsem (40), interval tree of the records (16)."""
 
-_REMAP_SIZE = 40
-"""Bytes of a record: context and base (8 + 8), number of VMAs (8), list head (16)."""
+_REMAP_SIZE = 64
+"""Bytes of a record: node of the interval tree with its range (24 + 24), base (8), number of VMAs (8)."""
 
 
 class Remap:
     """A remap record: some faulted VMAs of the context's mm lie at `base`, the address of page index 0 in bytes.
 
     vmas: how many. The record for base 0, where address = index, is no object: a word that names it is the context.
+    first, last: they map no index outside of [first, last)
     """
 
-    __slots__ = ("base", "context", "vmas")
+    __slots__ = ("base", "context", "first", "last", "vmas")
 
     def __init__(self, context: "CowContext", base: int) -> None:
         self.context = context
         self.base = base
         self.vmas = 0
+        self.first, self.last = (1 << 64, 0) if base else (0, 1 << 64)
 
 
 class CowContext:
@@ -146,6 +148,15 @@ class CowContextDesign(PlainVmas):
                 context.remaps[base] = remap
         remap.vmas += 1
         vma.anon_vma = remap
+        self._cover(vma)
+
+    def _cover(self, vma: Vma) -> None:
+        """Widen the range of the record to that of `vma`, which may have grown."""
+        remap: Remap = vma.anon_vma
+        first, last = vma.vm_pgoff, vma.pgoff_at(vma.vm_end)
+        if first < remap.first or last > remap.last:
+            with self.kernel.locks.anon_vma_write(remap.context):
+                remap.first, remap.last = min(remap.first, first), max(remap.last, last)
 
     def _drop(self, vma: Vma) -> None:
         remap: Remap = vma.anon_vma
@@ -168,9 +179,11 @@ class CowContextDesign(PlainVmas):
 
     def folio_set_anon(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
         """A folio names the context of its mm; one that relatives may share, the lowest that holds all of them."""
-        context: CowContext = vma.anon_vma.context
-        folio.mapping = context if exclusive else context.tree()
-        folio.index = vma.vm_pgoff + ((address - vma.vm_start) >> PAGE_SHIFT)
+        remap: Remap = vma.anon_vma
+        folio.mapping = remap.context if exclusive else remap.context.tree()
+        folio.index = index = vma.vm_pgoff + ((address - vma.vm_start) >> PAGE_SHIFT)
+        if not remap.first <= index < remap.last:
+            self._cover(vma)
 
     def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
         """From an ancestor's context to that of the only mm that is left."""
@@ -179,15 +192,20 @@ class CowContextDesign(PlainVmas):
     # --- hook 3
 
     def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
-        """In each mm of the subtree, look at index, and at index + base for each record."""
+        """In each mm of the subtree, look at the address index, and at base + index for each record in range."""
         named: CowContext = folio.mapping
         index, size = folio.index << PAGE_SHIFT, folio.nr_pages << PAGE_SHIFT
         for context in self._locked_subtree(named):
-            for base, remap in list(context.remaps.items()):
-                start = base + index
+            for remap in self._in_range(context, folio):
+                start = remap.base + index
                 for vma in context.mm.vmas_in(start, start + size):  # type: ignore[union-attr]
                     if vma.anon_vma is remap:
                         yield vma, max(start, vma.vm_start)
+
+    @staticmethod
+    def _in_range(context: CowContext, folio: Folio) -> list[Remap]:
+        index, end = folio.index, folio.index + folio.nr_pages
+        return [remap for remap in context.remaps.values() if remap.first < end and index < remap.last]
 
     def _locked_subtree(self, named: CowContext) -> Iterator[CowContext]:
         """The lock of the named context is held all the time, that of each other one while its mm is looked at."""
@@ -274,15 +292,20 @@ class CowContextDesign(PlainVmas):
 
     def move_page_tables(self, folio: Folio, vma: Vma, new_vma: Vma) -> None:
         """Hook 7 has recorded the base of the copy. But the stack of an execve keeps its VMA and gets a new base."""
-        if new_vma.anon_vma.base != _base(new_vma):
-            context = new_vma.anon_vma.context
-            self._drop(new_vma)
-            self._hold(new_vma, context)
+        self._settle(new_vma)
+
+    def _settle(self, vma: Vma) -> None:
+        if vma.anon_vma.base != _base(vma):
+            context = vma.anon_vma.context
+            self._drop(vma)
+            self._hold(vma, context)
+        self._cover(vma)
 
     # --- extra hooks
 
     def folio_swapped_in(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
         """Hook 10: while nothing mapped the folio, hook 6 did not see it, and its context may be gone."""
+        self._settle(vma)
         if not folio.mapcount:
             context: CowContext = vma.anon_vma.context
             folio.mapping = context if exclusive and folio.nr_pages == 1 else context.tree()
@@ -339,6 +362,10 @@ class CowContextDesign(PlainVmas):
         return self.kernel.locks.anon_vma_write(pinned)  # type: ignore[no-any-return]
 
     # --- figures
+
+    def walk_lookups(self, folio: Folio) -> int:
+        """Searches in VMA trees that a walk makes: one for each record, also those that find nothing."""
+        return sum(len(self._in_range(context, folio)) for context in folio.mapping.subtree())
 
     def vma_fields(self) -> dict[str, int]:
         """Bytes that the design adds to vm_area_struct, by field: the list head of the AVCs goes."""

@@ -74,10 +74,12 @@ def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
                 vmf_anon_prepare(vma)
             with mm.kernel.locks.vma_read(vma):
                 anon_write_fault(mm, vma, address)
-    elif flags & VM_ACCESS_FLAGS and (flags & VM_HUGEPAGE or mm.kernel.thp == "always"):
-        _read_fault(mm, vma, address)
-    if not write and mm.kernel.special and flags & VM_ACCESS_FLAGS:
-        _read_nonpresent(mm, vma, address)
+    elif flags & VM_ACCESS_FLAGS:
+        kernel = mm.kernel
+        if flags & VM_HUGEPAGE or kernel.thp == "always":
+            _read_fault(mm, vma, address)
+        if kernel.special:
+            _read_nonpresent(mm, vma, address)
     return True
 
 
@@ -187,7 +189,7 @@ def _do_wp_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) 
             folio.nr_pages > 1
             or folio.mapcount > 1
             or (folio.refs and not _drops_swap_cache(mm, folio))
-            or folio_test_ksm(folio)
+            or (kernel.special and folio_test_ksm(folio))
         ):
             copy = _do_anonymous_page(mm, vma, address, table)  # wp_page_copy
             if kernel.special:

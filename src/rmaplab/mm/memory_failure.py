@@ -45,8 +45,8 @@ def memory_failure(kernel: "Kernel", pfn: int) -> "set[Mm] | None":
     """The page at `pfn` is broken. Returns the address spaces to be killed; None if nothing could be done: no page of
     anonymous memory, or one of a large folio that cannot be split.
 
-    The frame is lost: its folio keeps a reference forever. A page of the swap cache stays there, so that a later
-    swap-in meets it (me_swapcache_dirty, do_swap_page).
+    The frame is lost: its folio keeps a reference forever. A page of the swap cache stays there while an entry names
+    its slot, so that a later swap-in meets it (me_swapcache_dirty, do_swap_page).
     """
     mem = kernel.mem
     folio = mem.pages[pfn] if pfn < len(mem.pages) else None
@@ -66,4 +66,5 @@ def memory_failure(kernel: "Kernel", pfn: int) -> "set[Mm] | None":
             return set()
         kill = collect_procs(kernel, folio)
         try_to_unmap(kernel, folio, hwpoison=True, ignore_mlock=True)
+        kernel.swap.folio_free_swap(folio)  # where no entry can lead to it
     return kill

@@ -139,6 +139,8 @@ def try_to_unmap(kernel: "Kernel", folio: Folio, *, hwpoison: bool = False, igno
     """
     kernel.special = True
     slot = None if hwpoison else kernel.swap.slot_of[folio]
+    if slot is not None and folio_test_ksm(folio):
+        kernel.swap.from_ksm.add(slot)
 
     def rmap_one(vma: "Vma", address: int) -> bool:
         mm = vma.vm_mm

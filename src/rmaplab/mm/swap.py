@@ -26,7 +26,7 @@ class Swap:
     counts: slot -> page-table entries that name it (swap_count); a slot that is in use has a key
     cache: slot -> folio of the swap cache
     slot_of: folio of the swap cache -> slot of its first page (folio->swap)
-    from_ksm: slots written from KSM folios
+    from_ksm: slots that entries name which mapped a KSM folio
 
     invariant: `cache[slot_of[f] + k] is f` for each page k of `f`; `f.refs` counts the cache once
     """
@@ -84,8 +84,6 @@ class Swap:
         first = self._alloc(folio.nr_pages)
         for slot in range(first, first + folio.nr_pages):
             self.counts[slot] = 0
-        if folio_test_ksm(folio):
-            self.from_ksm.add(first)
         self.add_to_swap_cache(folio, first)
 
     def add_to_swap_cache(self, folio: Folio, first: int) -> None:

@@ -40,6 +40,7 @@ def _check_designs(designs: tuple[str, ...]) -> list[str]:
 @click.option("--by-process", is_flag=True, help="Objects of each process at the peak.")
 @click.option("--over-time", is_flag=True, help="The peak and its time, and a plot.")
 @click.option("--cover-letter", "letter", is_flag=True, help="The table of the series' cover letter, for a mail.")
+@click.option("--cost", is_flag=True, help="VMAs visited per walk, locks, objects per fork and first fault.")
 @click.option("--slabs", metavar="PROFILE", help="Slab sizes of a named profile instead of the recorded ones.")
 @click.option("--json", "as_json", is_flag=True, help="JSON (docs/json.md).")
 @profile_option
@@ -49,6 +50,7 @@ def compare_command(
     by_process: bool,
     over_time: bool,
     letter: bool,
+    cost: bool,
     slabs: str | None,
     as_json: bool,
     rules: str | None,
@@ -74,6 +76,7 @@ def compare_command(
                 slab_profile=slabs,
                 by_process=by_process,
                 buckets=_BUCKETS if over_time else 0,
+                cost=cost,
             )
     if as_json:
         click.echo(json.dumps(comparison_json(result), indent=2))

@@ -9,6 +9,7 @@ from operator import mul
 from rmaplab.mm.kernel import CACHE_NAMES
 from rmaplab.mm.profile import KernelProfile
 from rmaplab.mm.slab import SLAB_PROFILES, SlabSize, slab_pages
+from rmaplab.replay.cost import DesignCost, measure_cost
 from rmaplab.replay.run import DesignRun, in_processes, replay_by_process, replay_design
 from rmaplab.replay.series import Counts
 from rmaplab.replay.truth import TruthReport
@@ -94,6 +95,7 @@ class Comparison:
     vma_fields: dict[str, dict[str, int]]
     locks: dict[str, dict[str, int]]
     processes: list[ProcessFigures] = field(default_factory=list)
+    cost: dict[str, DesignCost] = field(default_factory=dict)  # empty unless asked for
     over_time: list[Bucket] = field(default_factory=list)
 
     @property
@@ -139,10 +141,12 @@ def compare(
     slab_profile: str | None = None,
     by_process: bool = False,
     buckets: int = 0,
+    cost: bool = False,
 ) -> Comparison:
     """Replay `trace` under each of `designs`, side by side in processes.
 
     buckets: number of stretches of time for `over_time`, 0 for none
+    cost: measure the cost of walks, forks and first faults, too
     """
     meta = trace.meta
     names = list(dict.fromkeys([BASE, *designs]))
@@ -179,6 +183,9 @@ def compare(
     )
     if by_process and times:
         result.processes = _by_process(trace, {name: list(design_sizes[name]) for name in names}, profile, peak)
+    if cost and times:
+        jobs_of_cost = [partial(measure_cost, trace, name, profile, peak) for name in names]
+        result.cost = dict(zip(names, in_processes(jobs_of_cost), strict=True))
     if buckets and times:
         result.over_time = _over_time(trace, runs, slots, buckets)
     return result

@@ -13,6 +13,7 @@ from rmaplab.replay.compare import (
     ProcessFigures,
     grown_slot,
 )
+from rmaplab.report.cost import cost_json, cost_lines
 from rmaplab.report.text import WIDTH, change, kib, machine_line, seconds, wrap
 from rmaplab.report.truth import truth_box, truth_json
 
@@ -49,6 +50,8 @@ def comparison_text(comparison: Comparison, source: str) -> str:
     for design, problems in comparison.problems.items():
         for reason, count in sorted(problems.items()):
             lines += wrap(f"  note: {design}: {count} rows not applied: {reason}", "    ")
+    if comparison.cost:
+        lines += ["", *cost_lines(comparison.cost)]
     if comparison.processes:
         lines += ["", *_process_table(comparison.processes)]
     if comparison.over_time:
@@ -86,6 +89,10 @@ def _sizes_line(comparison: Comparison) -> list[str]:
     sizes = _sizes(comparison)
     lines = wrap(f"slot sizes in bytes ({comparison.sizes_from}): {sizes}; slab pages densely packed", "  ")
     for design, fields in comparison.vma_fields.items():
+        if sum(fields.values()) <= 0:
+            text = f"{design} takes {-sum(fields.values())} bytes out of vm_area_struct ({', '.join(fields)}):"
+            lines += wrap(f"{text} not in the figures", "  ")
+            continue
         text = f"{design} adds {sum(fields.values())} bytes to vm_area_struct ({', '.join(fields)}), taken"
         lines += wrap(f"{text} to fit into reserved fields. {_if_not_reserved(comparison, design)}", "  ")
     return lines
@@ -100,7 +107,7 @@ def _if_not_reserved(comparison: Comparison, design: str) -> str:
     base = _with_total(comparison.moments[0].designs[BASE])[_ALL].bytes
     return (
         f"Without reserved fields the slot grows from {size.slot_size} to {grown} bytes:"
-        f" {_ALL} {kib(total)} KiB at the peak ({change(base, total)})"
+        f" {_label(_ALL, _own_caches(comparison))} {kib(total)} KiB at the peak ({change(base, total)})"
     )
 
 
@@ -212,6 +219,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         },
         "problems": comparison.problems,
         "truth": truth_json(comparison.truth) if comparison.truth is not None else None,
+        "cost": cost_json(comparison.cost) if comparison.cost else None,
         "by_process": [{"pid": p.pid, "comm": p.comm, "designs": p.designs} for p in comparison.processes],
         "over_time": [{"start_ns": b.start_ns, "bytes": b.designs} for b in comparison.over_time],
     }

@@ -7,7 +7,7 @@ from typing import Any
 from rmaplab.check.ablation import ALL_HOOKS, Verdict
 from rmaplab.check.claims import Evidence
 from rmaplab.check.faults import Found
-from rmaplab.report.text import WIDTH, wrap
+from rmaplab.report.text import wrap
 from rmaplab.workload.walk_ops import describe
 
 __all__ = ["claims_text", "evidence_json", "faults_text", "hooks_text", "matrix_text", "sets_text", "verdict_json"]
@@ -74,11 +74,10 @@ def sets_text(design: str, sets: Sequence[tuple[str, list[int], list[int], int]]
 def matrix_text(design: str, numbers: Sequence[int], rows: Sequence[tuple[str, Sequence[Verdict]]]) -> str:
     """One row for each set of restrictions, one column for each hook: x needed, . not needed."""
     lines = [f"{design}: x = needed, . = not needed, l = nothing is lazy without it"]
-    lines.append(f"  {'assuming':<36}" + "".join(f"{n:>3}" for n in numbers))
+    lines.append(f"  {'assuming':<31}" + "".join(f"{n:>3}" for n in numbers))
     for name, verdicts in rows:
         cells = "".join(f"{'x' if v.failure else ('.' if v.lazy else 'l'):>3}" for v in verdicts)
-        lines.append(f"  {name or 'nothing':<36}{cells}")
-    assert all(len(line) <= WIDTH + 12 for line in lines)
+        lines.append(f"  {name or 'nothing':<31}{cells}")
     return "\n".join(lines)
 
 
