@@ -73,7 +73,7 @@ def mapping_above_the_heap() -> Run:
 
 @case
 def moved_next_to_unfaulted() -> Run:
-    """A faulted VMA comes back below an unfaulted one, which grows over it and takes over its anon_vma (61f67c230a5e)."""
+    """A faulted VMA comes back below an unfaulted one, which grows over it and takes its anon_vma (61f67c230a5e)."""
     run = Run()
     run.mmap(0x10, 4, kernel="+v1")
     run.write(0x12, kernel="+c2 +a3")
@@ -199,7 +199,7 @@ def unmergeable() -> Run:
 
 @case
 def huge_zero_page() -> Run:
-    """A read where a huge page fits prepares (do_huge_pmd_anonymous_page does so before it takes the huge zero page)."""
+    """A read where a huge page fits prepares (do_huge_pmd_anonymous_page, before it takes the huge zero page)."""
     run = Run()
     run.mmap(0x200, 512, kernel="+v1")
     run.madvise(0x200, 512, fl.MADV_HUGEPAGE)

@@ -8,7 +8,7 @@ from rmaplab.trace.schema import EXEC_FIRST, Trace
 
 
 def test_the_mm_of_the_call_moves_to_the_leader() -> None:
-    """A replay that builds the new mm for the thread and leaves the old one, or a second stack, alive under the leader's
+    """A replay that builds the new mm for the thread and leaves the old one, or a second stack, alive at the leader's
     tid (de_thread: the caller takes over the leader's tid; the recording says so in `peer`)."""
     trace = Trace.empty()
     trace.append("exec_prepare", tid=10, pid=10)

@@ -35,6 +35,14 @@ def _nothing(method: str) -> Callable[[Any], None]:
     return apply
 
 
+def _both(*faults: Callable[[Any], None]) -> Callable[[Any], None]:
+    def apply(design: Any) -> None:
+        for fault in faults:
+            fault(design)
+
+    return apply
+
+
 def _visits_nothing(method: str) -> Callable[[Any], None]:
     def apply(design: Any) -> None:
         setattr(design, method, lambda *args: iter(()))
@@ -74,7 +82,11 @@ FAULTS = (
     Fault(4, "folio_get_anon_vma finds nothing", _nothing("folio_get_anon_vma")),
     Fault(5, "anon_vma_fork does nothing", _nothing("anon_vma_fork")),
     Fault(6, "try_dup_anon_rmap: index one too high", _index_off("try_dup_anon_rmap")),
-    Fault(7, "unlink_anon_vmas does nothing", _nothing("unlink_anon_vmas")),
+    Fault(
+        7,
+        "anon_vma_clone, unlink_anon_vmas do nothing",
+        _both(_nothing("anon_vma_clone"), _nothing("unlink_anon_vmas")),
+    ),
     Fault(8, "vm_area_free does nothing", _nothing("vm_area_free")),
     Fault(9, "move_page_tables: index one too high", _index_off("move_page_tables")),
     Fault(10, "folio_swapped_in: index one too high", _index_off("folio_swapped_in")),

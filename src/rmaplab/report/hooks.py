@@ -83,9 +83,9 @@ def matrix_text(design: str, numbers: Sequence[int], rows: Sequence[tuple[str, S
 
 def faults_text(found: Sequence[Found]) -> str:
     """Which seeded faults the oracle noticed."""
-    lines = ["seeded faults", f"  {'design':<15}{'hook':>4}  {'fault':<40}{'after':>6}{'calls':>6}"]
+    lines = ["seeded faults", f"  {'design':<15}{'hook':>4}  {'fault':<44}{'after':>6}{'calls':>6}"]
     for item in found:
-        fault = f"  {item.design:<15}{item.fault.number:>4}  {item.fault.text:<40}"
+        fault = f"  {item.design:<15}{item.fault.number:>4}  {item.fault.text:<44}"
         if item.failure is None:
             lines.append(f"{fault} not found ({item.histories})")
         else:
