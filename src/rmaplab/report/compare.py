@@ -60,7 +60,8 @@ def comparison_text(comparison: Comparison, source: str) -> str:
 
 
 def _moment_table(moment: Moment, own: list[str]) -> list[str]:
-    lines = [f"at the {moment.name}, {seconds(moment.time_ns):<31}{'objects':>9}{'KiB':>11}{'pages':>7}{'change':>9}"]
+    when = f"at the {moment.name}, {seconds(moment.time_ns)}"
+    lines = [f"{when:<39}{'objects':>9}{'KiB':>11}{'pages':>7}{'change':>9}"]
     designs = {name: _with_total(caches) for name, caches in moment.designs.items()}
     base = designs[BASE]
     for cache in (*CACHE_NAMES, *own, _ALL):
