@@ -28,7 +28,7 @@ from rmaplab.replay.run import in_processes
 from rmaplab.replay.series import Series
 from rmaplab.trace.bundled import bundled_names, bundled_path
 from rmaplab.trace.schema import Trace
-from rmaplab.trace.source import import_text
+from rmaplab.trace.source import open_trace
 from rmaplab.trace.store import read_trace
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "spike" / "recordings"
@@ -82,7 +82,7 @@ def import_table() -> None:
         with gzip.open(path, "rt", errors="replace") as file:
             lines = sum(1 for _ in file)
         start = time.monotonic()
-        import_text(path)
+        open_trace(path)
         print(f"- {name}: {lines / (time.monotonic() - start) / 1e6:.2f} M lines/s from gzipped text ({lines} lines)")
     if perf is None or os.geteuid():
         return
@@ -103,7 +103,7 @@ def import_table() -> None:
         plain.write_bytes(text)
         lines = text.count(b"\n")
         start = time.monotonic()
-        import_text(plain)
+        open_trace(plain)
         ours = time.monotonic() - start
         print(f"- perf script prints {lines / script / 1e6:.2f} M lines/s, the same text is imported at")
         print(f"  {lines / ours / 1e6:.2f} M lines/s: {script / ours:.2f} times perf script's speed")
