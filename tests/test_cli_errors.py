@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Bad input: one clear line on stderr, exit status 2, no traceback, no half-written file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from rmaplab.cli import main
+from rmaplab.trace.bundled import bundled_path
+from rmaplab.trace.store import read_trace, write_trace
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments), prog_name="rmaplab")
+
+
+def one_line(result: Result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("rmaplab: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize("command", ["compare", "truth", "info"])
+def test_missing_file(command: str) -> None:
+    """A traceback of open(), or a message that does not name the file."""
+    one_line(run(command, "no-such-recording"), "no-such-recording")
+
+
+@pytest.mark.parametrize("command", ["compare", "truth", "info", "import"])
+def test_directory(command: str, tmp_path: Path) -> None:
+    """A directory taken for a file."""
+    one_line(run(command, str(tmp_path)), tmp_path.name)
+
+
+@pytest.mark.parametrize("command", ["compare", "truth", "info", "import"])
+def test_empty_file(command: str, tmp_path: Path) -> None:
+    """An empty file taken for an empty recording."""
+    path = tmp_path / "empty"
+    path.write_bytes(b"")
+    one_line(run(command, str(path)), "empty")
+
+
+@pytest.mark.parametrize("command", ["compare", "truth", "info"])
+def test_truncated_parquet(command: str, tmp_path: Path) -> None:
+    """A recording that was cut short by a full disk or a broken copy."""
+    path = tmp_path / "cut.parquet"
+    path.write_bytes(bundled_path("redis").read_bytes()[:10_000])
+    one_line(run(command, str(path)), "cut.parquet")
+
+
+@pytest.mark.parametrize("command", ["compare", "truth", "info"])
+def test_foreign_parquet(command: str, tmp_path: Path) -> None:
+    """Parquet of another kind."""
+    path = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"a": [1, 2]}), path)
+    one_line(run(command, str(path)), "foreign.parquet")
+
+
+def test_newer_version(tmp_path: Path) -> None:
+    """A schema that this program does not know must not be guessed at."""
+    path = tmp_path / "newer.parquet"
+    table = pq.read_table(bundled_path("redis"))
+    metadata = {**(table.schema.metadata or {}), b"rmaplab.version": b"99"}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    one_line(run("compare", str(path)), "99")
+
+
+def test_unknown_design_lists_the_known() -> None:
+    """A user who mistypes a design must see the names."""
+    one_line(run("compare", "redis", "--design", "lazy"), "'lazy'", "anon_vma_lazy", "cow_context")
+    one_line(run("truth", "redis", "--design", "lazy"), "anon_vma_lazy")
+    one_line(run("hooks", "--design", "lazy"), "anon_vma_lazy")
+
+
+def test_unknown_names_list_the_known() -> None:
+    """The same for slab profiles, kernel rules, hooks and restrictions."""
+    one_line(run("compare", "redis", "--slabs", "arm"), "x86-64 6.18")
+    one_line(run("truth", "redis", "--rules", "5.4"), "6.12, 6.16, 6.18")
+    one_line(run("hooks", "--design", "gki", "--hook", "99"), "known are 1, 2")
+    one_line(run("hooks", "--assume", "no-forks"), "never-fork")
+    one_line(run("hooks", "--histories", "0"), "1 or more")
+
+
+def test_recording_without_truth(tmp_path: Path) -> None:
+    """No verdict may be printed where the kernel's events were not recorded; compare says so and goes on."""
+    trace = read_trace(bundled_path("redis"))
+    trace.meta = replace(trace.meta, truth=False)
+    trace.columns["truth"] = [None] * len(trace)
+    path = tmp_path / "plain.parquet"
+    write_trace(trace, path)
+    one_line(run("truth", str(path)), "plain.parquet", "--truth")
+    compared = run("compare", str(path))
+    assert compared.exit_code == 0
+    assert "nothing was" in compared.stdout
+
+
+def test_lost_records_give_no_exact_verdict(tmp_path: Path) -> None:
+    """A recording with holes that happens to fit must not be called exact."""
+    trace = read_trace(bundled_path("redis"))
+    trace.meta = replace(trace.meta, lost=3)
+    path = tmp_path / "lost.parquet"
+    write_trace(trace, path)
+    result = run("truth", str(path))
+    assert result.exit_code == 1
+    assert "no verdict: 3 lost records" in result.stdout
+
+
+def test_a_third_partys_design_that_misses_a_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point whose class lacks a method: named, with the hook's number."""
+    from rmaplab.designs import anon_vma
+
+    monkeypatch.delattr(anon_vma.AnonVmaDesign, "rmap_walk_anon")
+    one_line(run("compare", "redis"), "hook 3", "rmap_walk_anon")
+
+
+def test_failed_import_leaves_no_file(tmp_path: Path) -> None:
+    """A half-written trace beside the message."""
+    source = tmp_path / "garbage.txt"
+    source.write_text("this is no perf script\n" * 10)
+    target = tmp_path / "out.parquet"
+    result = run("import", str(source), "-o", str(target))
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == [source]
