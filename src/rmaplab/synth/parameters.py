@@ -9,6 +9,8 @@ from rmaplab.errors import UserError
 
 __all__ = ["RUN", "AndroidParameters", "Shape", "set_parameter"]
 
+_MOST_ROWS = 10_000_000
+
 RUN = 4
 """VMAs in a run of neighbours that share one anon_vma."""
 
@@ -80,8 +82,8 @@ class AndroidParameters:
     service: Shape = Shape(20, 6, 50, 200)
     zygote: Shape = Shape(340, 6, 774, 1500)
     system_server: Shape = Shape(80, 250, 450, 2000)
-    boot: Shape = Shape(12, 25, 70, 989.5)
-    application: Shape = Shape(40, 60, 217.8, 2115.6)
+    boot: Shape = Shape(12, 25, 70, 989.6)
+    application: Shape = Shape(40, 60, 217.9, 2108.9)
     boot_processes: int = 70
     processes: float = 1.875
     watchers: float = 1 / 24
@@ -118,6 +120,10 @@ class AndroidParameters:
         if self.pages > 512 or self.zygote_pages > 512:
             raise UserError("pages and zygote_pages: at most the 512 pages that a heap has")
         self._check_amounts()
+        if self.rows > _MOST_ROWS:
+            raise UserError(
+                f"that is a trace of about {self.rows / 1e6:.0f} million rows; at most {_MOST_ROWS // 10**6}"
+            )
 
     def _check_amounts(self) -> None:
         for name in ("service", "zygote", "system_server", "boot", "application"):
@@ -138,6 +144,20 @@ class AndroidParameters:
             raise UserError(
                 f"first_written {self.first_written:g}: more written than mapped, zygote.files is {zygote.files:g}"
             )
+
+    @property
+    def rows(self) -> float:
+        """About how many rows the trace has: one or two for each VMA and page."""
+        parts = (
+            (self.scale * self.services, self.service, self.pages),
+            (self.scale, self.zygote, self.zygote_pages),
+            (self.scale, self.system_server, self.pages),
+            (self.scale * self.boot_processes, self.boot, self.pages),
+            (self.scale * self.application_processes, self.application, self.pages),
+        )
+        children = (1 + self.boot_processes + self.application_processes) * self.scale
+        inherited = children * (self.written * self.zygote.touched + 3 * self.passing + self.first_written)
+        return inherited + sum(n * (shape.vmas + 3 * shape.touched + shape.heaps * pages) for n, shape, pages in parts)
 
     @property
     def application_processes(self) -> int:

@@ -33,11 +33,11 @@ EXEC_UNTOUCHED = 8
 
 
 class Rounder:
-    """Turns real means into whole numbers whose sum stays within one of the means' sum.
+    """Turns real means into whole numbers whose sum is the rounded sum of the means.
 
     >>> rounder = Rounder()
     >>> [rounder.take("heaps", 0.5) for _ in range(4)]
-    [0, 1, 0, 1]
+    [1, 0, 1, 0]
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Rounder:
 
     def take(self, key: str, mean: float) -> int:
         """The next whole number of the sequence `key`."""
-        value = self._carry.get(key, 0.0) + mean
+        value = self._carry.get(key, 0.5) + mean
         whole = int(value + 1e-9)
         self._carry[key] = value - whole
         return whole
@@ -240,15 +240,15 @@ class Process:
         library: format string of the libraries' names
         executed: what an execve mapped is a part of the shape
         """
-        count = {f.name: self.writer.rounder.take(f"{key}.{f.name}", getattr(shape, f.name)) for f in fields(shape)}
-        runs = self.writer.rounder.take(f"{key}.runs", sharing * shape.touched / (RUN - 1))
-        runs = min(runs, count["heaps"] // RUN)
-        singles = count["heaps"] - RUN * runs - (EXEC_TOUCHED if executed else 0)
+        take = self.writer.rounder.take
+        runs = sharing * shape.touched / (RUN - 1)
+        singles = shape.heaps - RUN * runs - (EXEC_TOUCHED if executed else 0)
+        count = {f.name: take(f"{key}.{f.name}", getattr(shape, f.name)) for f in fields(shape) if f.name != "heaps"}
         for i in range(count["libraries"]):
             self.library(library, i)
-        for _ in range(runs):
+        for _ in range(take(f"{key}.runs", runs)):
             self.run(pages)
-        for _ in range(singles):
+        for _ in range(take(f"{key}.singles", max(0.0, singles))):
             self.heap(pages)
         for i in range(count["files"] - (EXEC_UNTOUCHED if executed else 0)):
             self.file(i)

@@ -12,7 +12,7 @@ from rmaplab.replay.compare import BASE
 from rmaplab.replay.run import in_processes
 from rmaplab.replay.series import Counts
 from rmaplab.synth.android import generate
-from rmaplab.synth.calibrate import APPLICATIONS, calibrate, measure
+from rmaplab.synth.calibrate import APPLICATIONS, calibrate, measure, targets
 from rmaplab.synth.parameters import AndroidParameters, set_parameter
 
 __all__ = ["LAZY", "SENSITIVITY_SCALE", "VARIATIONS", "Prediction", "Variant", "predict", "sensitivity"]
@@ -61,6 +61,15 @@ class Prediction:
         """The predicted change in percent of one cache at one point."""
         before, after = self.objects[BASE][point][cache], self.objects[LAZY][point][cache]
         return (after / before - 1) * 100
+
+    @property
+    def before_error(self) -> float:
+        """The largest relative error of the before columns."""
+        return max(
+            abs(n / t - 1)
+            for point, target in targets().items()
+            for t, n in zip(target, self.objects[BASE][point], strict=True)
+        )
 
 
 @dataclass(slots=True)
