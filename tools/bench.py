@@ -9,7 +9,6 @@ import gc
 import gzip
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -109,11 +108,17 @@ def import_table() -> None:
         print(f"  {lines / ours / 1e6:.2f} M lines/s: {script / ours:.2f} times perf script's speed")
 
 
+def _rss() -> int:
+    """Resident memory of this process, KiB (ru_maxrss would start from the parent's)."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
 def memory_of(vmas: int, pages: int) -> tuple[int, int]:
-    """Bytes for `vmas` faulted VMAs, and for `pages` mapped folios in all beside them (peak RSS of a fresh process)."""
+    """Bytes for `vmas` faulted VMAs, and for `pages` mapped folios in all beside them (RSS of a fresh process)."""
     gc.disable()
     kernel = Kernel(make_design("anon_vma"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _rss()
     per_mm = 5000
     mms = []
     for first in range(0, vmas, per_mm):
@@ -122,14 +127,14 @@ def memory_of(vmas: int, pages: int) -> tuple[int, int]:
         for i in range(min(per_mm, vmas - first)):
             do_mmap(mm, (1 << 30) + i * 8 * 4096, 4 * 4096, 3, 0x32)
             handle_mm_fault(mm, (1 << 30) + i * 8 * 4096, True)
-    middle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    middle = _rss()
     left = pages - vmas
     for mm in mms:
         for vma in mm.vmas:
             if left > 0:
                 handle_mm_fault(mm, vma.vm_start + 4096, True)
                 left -= 1
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = _rss()
     return (middle - before) * 1024, (after - middle) * 1024
 
 
