@@ -20,6 +20,13 @@ _COLUMNS = {
     "folio": ("folio",),
 }
 
+_NOTES = (
+    "VMAs: visited by a walk; fruitless: no page-table entry there maps the folio; look-ups: searches in the VMA tree"
+    " of an mm, where the design tells",
+    "locks of a walk: without those of page tables; objects of rmap: all but VMAs; locks of rmap: the anon_vma's rwsem"
+    " or what the design has in its place, and on how many objects",
+)
+
 
 def _mean(total: int, count: int) -> str:
     return f"{total / count:.2f}" if count else "-"
@@ -51,14 +58,7 @@ def cost_lines(costs: dict[str, DesignCost]) -> list[str]:
         lines.append(f"{design[:16]:<17}" + "".join(f"{total:>11}" for total in sums))
     added = ", ".join(f"{design} {cost.vma_bytes:+d}" for design, cost in costs.items())
     lines += ["", *wrap(f"bytes added to vm_area_struct: {added}", "  ")]
-    lines += wrap(
-        "VMAs: visited by a walk; fruitless: no page-table entry there maps the folio; look-ups: searches", "  "
-    )
-    lines += wrap(
-        "  in the VMA tree of an mm, where the design tells; locks of a walk: without those of page tables", "  "
-    )
-    lines += wrap("  rmap: the anon_vma's rwsem, or what the design has in its place", "  ")
-    return lines
+    return lines + [line for note in _NOTES for line in wrap(note, "  ")]
 
 
 def _walk_line(design: str, walk: WalkCost) -> str:
