@@ -230,3 +230,16 @@ def test_hook_6_and_9_do_not_see_ksm_folios(kernel: Kernel) -> None:
     child = dup_mm(mm)
     assert {folio.index for folio in seen} == {0x12, 0x13}
     finish(kernel, mm, child)
+
+
+def test_page_merged_while_in_the_swap_cache(kernel: Kernel) -> None:
+    """Its slot was given to it as an ordinary page; what is read back from it must still be copied."""
+    mm = equal(kernel, 0x10, 0x11)
+    child = dup_mm(mm)
+    swap_out(mm, 0x10, writeback=True)
+    load(mm, 0x10)  # mapped, and the child still names the slot
+    assert merge(mm, 0x10, mm, 0x11)
+    swap_out(mm, 0x10)
+    assert (load(child, 0x10), load(mm, 0x10), load(mm, 0x11)) == (7, 7, 7)
+    assert folio_at(mm, 0x10) is not folio_at(mm, 0x11)
+    finish(kernel, mm, child)

@@ -109,3 +109,14 @@ def test_free_page(kernel: Kernel) -> None:
     assert memory_failure(kernel, folio.pfn) is None
     assert memory_failure(kernel, 1 << 20) is None
     finish(kernel, mm)
+
+
+def test_slot_that_no_entry_names_is_freed(kernel: Kernel) -> None:
+    """A mapped page that is in the swap cache as well: nobody could come back for it."""
+    mm = made(kernel, flags=RW | fl.VM_LOCKED)
+    folio = folio_at(mm, 0x10)
+    assert not shrink_folio(kernel, folio)
+    assert kernel.swap.counts
+    assert memory_failure(kernel, folio.pfn) == {mm}
+    assert not kernel.swap.counts
+    finish(kernel, mm)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["anon_write_fault", "copy_page", "handle_mm_fault", "populate_range", "prepare", "vmf_anon_prepare"]
 
+_RW = PRESENT | WRITE  # of a non-present entry, WRITE's bit means something else
+
 
 def prepare(vma: Vma) -> None:
     """Give `vma` what it needs for its first anonymous page. Mmap lock held (anon_vma_prepare)."""
@@ -110,7 +112,7 @@ def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
     entry = table.get(vpn)
     if entry is None:
         _do_anonymous_page(mm, vma, address, table)
-    elif entry & (PRESENT | WRITE) != PRESENT | WRITE:
+    elif entry & _RW != _RW:
         _do_wp_page(mm, vma, address, table, entry)
 
 
@@ -179,7 +181,7 @@ def _do_wp_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) 
     if not entry & PRESENT:
         if do_swap_page(mm, vma, address, entry, True):
             entry = table[address >> PAGE_SHIFT]
-            if entry & (PRESENT | WRITE) == PRESENT:
+            if entry & _RW == PRESENT:
                 _do_wp_page(mm, vma, address, table, entry)
         return
     folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
