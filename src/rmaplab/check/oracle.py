@@ -98,9 +98,9 @@ def _check_counts(kernel: Kernel, folio: Folio, places: dict[Place, int]) -> Non
         raise Violation(REFCOUNT, f"{folio} has {folio.refs} references besides its mappings, held are {refs}")
     if not places and not refs:
         raise Violation(LEAK, f"nothing maps or holds {folio}")
-    if poisoned and places:
-        mm, vpn = next(iter(places))
-        raise Violation(WALK_MISSES_PTE, f"{_name(mm, vpn)} still maps the broken page {folio.pfn:#x}")
+    for mm, vpn in places if poisoned else ():
+        if not _is_stray(folio, mm, vpn):
+            raise Violation(WALK_MISSES_PTE, f"{_name(mm, vpn)} still maps the broken page {folio.pfn:#x}")
 
 
 def _check_exclusive(folio: Folio, places: dict[Place, int]) -> None:
