@@ -1,7 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Options of the test run."""
 
+import os
+
 import pytest
+from hypothesis import settings
+
+# CI tries the same examples each time; at home hypothesis looks for new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
