@@ -255,7 +255,7 @@ def _map_swapped(mm: "Mm", vma: "Vma", address: int, entry: int, folio: Folio, w
 def _needs_copy(folio: Folio, vma: "Vma", slot: int) -> bool:
     """ksm_might_need_to_copy: what KSM had merged before it was swapped out came from several VMAs, at several indices.
     The kernel compares roots and indices, to share the copy among relatives; here nobody shares it."""
-    if folio.mapping is None or folio.nr_pages > 1 or folio_test_ksm(folio):
+    if folio.mapping is None or folio_test_ksm(folio):
         return False
     return slot in vma.vm_mm.kernel.swap.from_ksm or vma.vm_mm.kernel.hooks.swapin_needs_copy(folio, vma)
 
