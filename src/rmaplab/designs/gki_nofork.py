@@ -55,4 +55,8 @@ class GkiNoforkDesign(GkiSyncDesign):
 
     def swapin_needs_copy(self, folio: Folio, vma: Vma) -> bool:
         """Hook 10: a child inherited the swap entry of a lazy page before anything could be copied."""
-        return isinstance(folio.mapping, Vma) and vma.reserved1 is not folio.mapping
+        mapping = folio.mapping
+        if isinstance(mapping, Vma):
+            return vma.reserved1 is not mapping
+        owner = self.owner(vma)
+        return owner is None or getattr(mapping, "root", None) is not owner.root
