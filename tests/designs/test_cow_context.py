@@ -10,13 +10,14 @@ from rmaplab.designs.cow_context_check import check_contexts
 from rmaplab.mm import flags as fl
 from rmaplab.mm.exec import ElfMapper, bprm_mm_init
 from rmaplab.mm.exit import exit_mmap
+from rmaplab.mm.folio import Folio
 from rmaplab.mm.fork import dup_mm
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.migrate import migrate_folio
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.mmap import do_munmap, expand_downwards
 from rmaplab.mm.protect import mprotect
-from rmaplab.mm.vma import File
+from rmaplab.mm.vma import File, Vma
 from tests.support.builders import RW, folio_at, layout, link, live, make_kernel, mmap, move, resize, write
 from tests.support.walks import contents_kernel, load, store, swap_out
 
@@ -472,6 +473,52 @@ def test_exec_leaves_the_tree(mm: Mm, kernel: Kernel) -> None:
     assert context(new).parent is None
     assert context(mm).children == []
     check(kernel, mm, new)
+
+
+# --- hooks that random histories seldom need
+
+
+class WithoutHook6(CowContextDesign):
+    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> None: ...
+
+
+class WithoutHook9(CowContextDesign):
+    def move_page_tables(self, folio: Folio, vma: Vma, new_vma: Vma) -> None: ...
+
+
+class WithoutHook10(CowContextDesign):
+    def folio_swapped_in(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None: ...
+
+
+def two_generations(kernel: Kernel, *, swapped: bool) -> Mm:
+    """The grandchild of a process, of which it has one page, when its parent has gone, too."""
+    first = kernel.mm_alloc()
+    link(first, 0x10, 0x11)
+    store(first, 0x10, 7)
+    if swapped:
+        swap_out(first, 0x10, writeback=True)
+    second = dup_mm(first)
+    exit_mmap(first)
+    third = dup_mm(second)
+    exit_mmap(second)
+    assert load(third, 0x10) == 7
+    return third
+
+
+@pytest.mark.parametrize(("design", "swapped"), [(WithoutHook6, False), (WithoutHook10, True)])
+def test_without_renaming_a_folio_names_a_freed_context(design: type[CowContextDesign], swapped: bool) -> None:
+    right = two_generations(contents_kernel(CowContextDesign()), swapped=swapped)
+    assert walk(right, 0x10) == [(3, 0x10)]
+    wrong = two_generations(contents_kernel(design()), swapped=swapped)
+    with pytest.raises(AttributeError):  # poison
+        walk(wrong, 0x10)
+
+
+def test_without_hook_9_a_walk_misses_the_stack() -> None:
+    mm = bprm_mm_init(make_kernel(design=WithoutHook9()))
+    top = mm.vmas[0].vm_end >> 12
+    ElfMapper(mm).stack_moved((top - 533) << 12, (top - 500) << 12, mm.vmas[0].vm_pgoff - 32)
+    assert walk(mm, top - 501) == []
 
 
 # --- the check
