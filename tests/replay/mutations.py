@@ -105,6 +105,13 @@ def replay_mutated(mutation: Mutation, trace: Trace) -> Outcome:
 
 
 _DESIGN = "designs.anon_vma:AnonVmaDesign."
+# what random.c asks for so rarely that nothing depends on it
+_ADVICE_BY_HAND = {
+    "MADV_DOFORK": "hand: dofork",
+    "MADV_KEEPONFORK": "hand: keeponfork",
+    "MADV_UNMERGEABLE": "hand: unmergeable",
+}
+
 MUTATIONS: tuple[Mutation, ...] = (
     # --- mm/rmap.c
     Mutation(
@@ -214,7 +221,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         _DESIGN + "_find_mergeable_vma",
         "if next_ is not None and",
         "if (prev is None or not self._singular(prev) or not anon_vma_compatible(prev, vma)) and next_ is not None and",
-        "random",
+        "threads",
     ),
     Mutation(
         "anon_vma_compatible: the protection may differ",
@@ -263,7 +270,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         _DESIGN + "is_mergeable_anon_vma",
         "and not self._had_uncowed_parents(copied_from)",
         "",
-        "random",
+        "hand: moved_from_a_parent",
     ),
     Mutation(
         "is_mergeable_anon_vma of 6.16: parents of the target",
@@ -334,14 +341,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.vma:vma_merge_new_range",
         "if vm_flags & VM_SPECIAL:",
         "if False:",
-        "random",
+        "hand: hugetlb",
     ),
     Mutation(
         "vma_merge: VM_SPECIAL never merges, existing VMA",
         "mm.vma:vma_merge_existing_range",
         "if vm_flags & VM_SPECIAL or not (left_side or right_side):",
         "if not (left_side or right_side):",
-        "random",
+        "hand: vdso_changes",
     ),
     Mutation(
         "vma_merge_new_range: with the VMA below",
@@ -369,7 +376,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.vma:vma_merge_new_range",
         "right = not just_expand and",
         "right =",
-        "random",
+        "hand: heap_below_a_mapping",
     ),
     Mutation(
         "vma_merge_existing_range: with the VMA below",
@@ -404,7 +411,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.vma:_can_merge_right",
         "return not can_merge_left or (prev is not None and hooks.same_anon_vma(prev, next_))",
         "return True",
-        "random",
+        "threads",
     ),
     Mutation(
         "can_vma_merge: flags must agree", "mm.vma:_can_merge_left", "and prev.vm_flags == vm_flags", "", "random"
@@ -429,14 +436,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.vma:_can_merge_remove",
         "and (vma.vm_file is None or not vma.vm_file.close)",
         "",
-        "hand: sysv_close",
+        "random",
     ),
     Mutation(
         "copy_vma's merge clones the anon_vma of the VMA it copies (merge_dups_copied_from)",
         PROFILE,
         "merge_dups_copied_from",
         "False",
-        "random",
+        "hand: moved_next_to_unfaulted",
     ),
     Mutation(
         "split_vma: links the new VMA",
@@ -573,21 +580,27 @@ MUTATIONS: tuple[Mutation, ...] = (
         "| VM_ACCOUNT",
         "random",
     ),
-    Mutation("brk: the heap is VM_ACCOUNT", "mm.mmap:brk", "| VM_ACCOUNT | mm.def_flags", "| mm.def_flags", "random"),
+    Mutation(
+        "brk: the heap is VM_ACCOUNT",
+        "mm.mmap:brk",
+        "| VM_ACCOUNT | mm.def_flags",
+        "| mm.def_flags",
+        "hand: mapping_above_the_heap",
+    ),
     Mutation("brk: shrinks", "mm.mmap:brk", "do_munmap(mm, new_end, old_end)", "pass", "random"),
     Mutation(
         "expand_downwards: a stack that grows is prepared first, even by a read",
         "mm.mmap:expand_downwards",
         "if vma.anon_vma is None:",
         "if False:",
-        "random",
+        "hand: stack_read",
     ),
     Mutation(
         "expand_downwards: the page offset goes down with the start",
         "mm.mmap:expand_downwards",
         "vma.vm_pgoff - pages",
         "vma.vm_pgoff",
-        "random",
+        "hand: stack_offset",
     ),
     # --- mm/mremap.c
     Mutation("mremap: moves several VMAs (mremap_moves_many)", PROFILE, "mremap_moves_many", "False", "random"),
@@ -610,7 +623,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.mremap:_remap_one",
         "do_munmap(mm, result, result + new_length)",
         "pass",
-        "random",
+        "hand: target_of_a_move",
     ),
     Mutation(
         "mremap: shrinks",
@@ -632,14 +645,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.mremap:_expand_in_place",
         "return (start, end) if merged is not None and merged.vm_flags & VM_LOCKED_MASK else None",
         "return None",
-        "random",
+        "hand: locked_grows_in_place",
     ),
     Mutation(
         "mremap: what was moved and grown is VM_LOCKED, so faulted in",
         "mm.mremap:_move_vma",
         "if source_flags & VM_LOCKED and new_length > old_length:",
         "if False:",
-        "random",
+        "hand: locked_moves_and_grows",
     ),
     Mutation(
         "copy_vma: an unfaulted VMA takes the offset of its new address",
@@ -660,7 +673,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.mremap:_move_vma",
         "vma = new  # the copy merged with its own source",
         "pass",
-        "random",
+        "hand: merged_with_its_source",
     ),
     Mutation(
         "MREMAP_DONTUNMAP: the source stays",
@@ -734,7 +747,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "replay.replayer:Replayer._clone_vm",
         "Task(task.mm)",
         "Task(dup_mm(task.mm))",
-        "threads",
+        "random",
     ),
     # --- mm/mprotect.c
     Mutation(
@@ -793,7 +806,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             "mm.madvise:madvise",
             "flag_advice = _FLAG_ADVICE.get(advice)",
             f"flag_advice = _FLAG_ADVICE.get(advice) if advice != fl.{name} else None",
-            "random",
+            _ADVICE_BY_HAND.get(name, "random"),
         )
         for name in (
             "MADV_NORMAL",
@@ -851,7 +864,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.fault:handle_mm_fault",
         "if guards(mm.pgd, vpn, vpn + 1):",
         "if False:",
-        "hand: guard_in_file",
+        "random",
     ),
     # --- mm/mlock.c
     Mutation(
@@ -869,7 +882,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.mlock:_mlock_fixup",
         "and not vma.vm_flags & (VM_SPECIAL | VM_HUGETLB)",
         "",
-        "random",
+        "hand: vdso_locked",
     ),
     Mutation(
         "mlock: a failed call has locked what comes before the hole",
@@ -908,14 +921,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.fault:_read_fault",
         "if _huge_possible(mm, vma, address) and",
         "if",
-        "random",
+        "hand: small_zero_page",
     ),
     Mutation(
         "fault: a read where a huge page fits prepares",
         "mm.fault:_read_fault",
         "vmf_anon_prepare(vma)",
         "pass",
-        "random",
+        "hand: huge_zero_page",
     ),
     Mutation(
         "/dev/zero, private: anonymous, though it has a file",
@@ -929,7 +942,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.fault:_file_end",
         "return low if suspect else high",
         "return high",
-        "random",
+        "hand: populate_beyond_a_file",
     ),
     # --- fs/exec.c, fs/binfmt_elf.c
     Mutation(
@@ -951,7 +964,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "replay.replayer:Replayer._exec_fail",
         "self._teardown(task.bprm_mm)",
         "pass",
-        "random",
+        "hand: e2big",
     ),
     Mutation(
         "execve: the first segment is mapped over the whole image, then cut",
@@ -965,7 +978,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "mm.exec:ElfMapper.special",
         "| VM_SPECIAL",
         "",
-        "random",
+        "hand: vdso_changes",
     ),
     Mutation(
         "execve: bss by brk",
@@ -1009,6 +1022,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "replay.replayer:Replayer._mmap",
         "self._no_huge_pages(mm)",
         "pass",
-        "random",
+        "postgresql",
     ),
 )
