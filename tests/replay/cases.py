@@ -265,3 +265,48 @@ def sysv_between() -> Run:
     run.mprotect(0x11, 1, 1, kernel="+v2 +v3")
     run.mprotect(0x11, 1, RW)
     return run
+
+
+@case
+def unaligned_mprotect() -> Run:
+    """mprotect of an address inside a page: EINVAL, unlike ENOMEM found before anything is changed."""
+    run = Run()
+    run.mmap(0x10, 4, kernel="+v1")
+    run.op("mprotect", addr=0x10800, len=0x1000, prot=1, ret=-22, kernel="")
+    return run
+
+
+@case
+def unaligned_madvise() -> Run:
+    """madvise of an address inside a page."""
+    run = Run()
+    run.mmap(0x10, 4, kernel="+v1")
+    run.op("madvise", addr=0x10800, len=0x1000, flags=fl.MADV_DONTFORK, ret=-22, kernel="")
+    return run
+
+
+@case
+def mlock_forbidden() -> Run:
+    """mlock without CAP_IPC_LOCK and with a limit of 0."""
+    run = Run()
+    run.mmap(0x10, 4, kernel="+v1")
+    run.mlock(0x11, 1, ret=-1)
+    return run
+
+
+@case
+def mlock_beyond_its_limit() -> Run:
+    """mlock beyond RLIMIT_MEMLOCK: ENOMEM as for a hole, but nothing was locked."""
+    run = Run()
+    run.mmap(0x10, 4, kernel="+v1")
+    run.mlock(0x11, 1, ret=ENOMEM)
+    return run
+
+
+@case
+def executable_stack() -> Run:
+    """PROT_GROWSDOWN, as glibc makes stacks executable: the change begins where the stack does, so nothing is split."""
+    run = Run()
+    run.mmap(0x1000, 4, flags=PRIVATE | fl.MAP_GROWSDOWN, kernel="+v1")
+    run.mprotect(0x1003, 1, 7 | fl.PROT_GROWSDOWN)
+    return run

@@ -793,6 +793,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "random",
     ),
     Mutation(
+        "mprotect: EINVAL comes before any change",
+        "replay.replayer:Replayer._mprotect",
+        "elif self.ret[row] != -fl.EINVAL:",
+        "else:",
+        "hand: unaligned_mprotect",
+    ),
+    Mutation(
+        "mprotect: PROT_GROWSDOWN begins where the stack does",
+        "mm.protect:mprotect",
+        "if prot & PROT_GROWSDOWN:",
+        "if False:",
+        "hand: executable_stack",
+    ),
+    Mutation(
         "mprotect: VM_MAYWRITE must allow it",
         "mm.protect:mprotect",
         "if flags & ~(flags >> MAY_SHIFT) & VM_ACCESS_FLAGS:",
@@ -823,6 +837,13 @@ MUTATIONS: tuple[Mutation, ...] = (
             "MADV_MERGEABLE",
             "MADV_UNMERGEABLE",
         )
+    ),
+    Mutation(
+        "madvise: an address inside a page comes before any change",
+        "replay.replayer:Replayer._madvise",
+        "elif not self.addr[row] & (fl.PAGE_SIZE - 1):",
+        "else:",
+        "hand: unaligned_madvise",
     ),
     Mutation(
         "madvise: KSM takes no shared memory",
@@ -891,6 +912,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if self.ret[row] < 0:\n            return",
         "random",
     ),
+    Mutation(
+        "mlock: EPERM comes before any change",
+        "replay.replayer:Replayer._mlock",
+        "elif self.ret[row] not in (-fl.EPERM, -fl.EINVAL):",
+        "else:",
+        "hand: mlock_forbidden",
+    ),
+    Mutation(
+        "mlock: RLIMIT_MEMLOCK comes before any change",
+        "mm.mlock:mlock",
+        "if failed and _nothing_to_blame(mm, start, end):",
+        "if False:",
+        "hand: mlock_beyond_its_limit",
+    ),
     Mutation("mlockall: faults in", "mm.mlock:mlockall", "populate_range(mm, 0, mm.vmas[-1].vm_end)", "pass", "random"),
     Mutation("mlockall: MCL_FUTURE", "mm.mlock:mlockall", "mm.def_flags |= locked", "pass", "random"),
     Mutation(
@@ -905,8 +940,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "fault: those taken in kernel mode count",
         "replay.replayer:Replayer._fault",
-        "if address >= fl.TASK_SIZE:",
-        "if self.flags[row] & 256 or address >= fl.TASK_SIZE:",
+        "if address < 0:",
+        "if self.flags[row] & 256 or address < 0:",
         "random",
     ),
     Mutation(

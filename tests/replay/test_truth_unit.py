@@ -275,6 +275,42 @@ def test_unknown_address_of_a_call_that_failed_is_no_problem() -> None:
     assert report.problems == {} and report.exact
 
 
+@pytest.mark.parametrize(
+    ("op", "values"),
+    [
+        ("mmap", {"ret": 0x10800, "len": 0x1000}),
+        ("mmap", {"ret": 0x10000, "len": 0}),
+        ("mmap", {"ret": (1 << 63) - 4096, "len": 0x1000}),
+        ("shmat", {"ret": 0x10001, "len": 0x1000}),
+        ("brk", {"ret": -1}),
+        ("grow", {"addr": 0x10801, "len": 0x1000}),
+        # over its own source; to a place that is taken; into the neighbour
+        ("mremap", {"addr": 0x10000, "len": 0x2000, "len2": 0x2000, "flags": 3, "addr2": 0x11000, "ret": 0x11000}),
+        ("mremap", {"addr": 0x10000, "len": 0x1000, "len2": 0x2000, "flags": 1, "ret": 0x20000}),
+        ("mremap", {"addr": 0x10000, "len": 0x4000, "len2": 0x11000, "flags": 0, "ret": 0x10000}),
+    ],
+)
+def test_what_the_kernel_cannot_have_done(op: str, values: dict[str, int]) -> None:
+    """A damaged row would break the tree of VMAs, and every later figure with it: it is counted, named, passed over."""
+    run = one_mapping()
+    run.mmap(0x20, 4, flags=0x4032, kernel="+v8")
+    run.op(op, kernel="", **values)
+    run.munmap(0x20, 4, kernel="-v8")
+    run.munmap(0x10, 4, kernel="-a3 -c2 -v1")
+    report = truth(run)
+    assert report.problems == {f"{op}: impossible range": 1}
+    assert report.mismatches == {}
+
+
+def test_addresses_of_other_machines() -> None:
+    """arm64 and 5-level page tables have user addresses above x86-64's 47 bits."""
+    run = Run()
+    run.mmap(0xFFFF_FFFF_0, 4, kernel="+v1")
+    run.write(0xFFFF_FFFF_1, kernel="+c2 +a3")
+    report = truth(run)
+    assert report.exact and report.problems == {}
+
+
 def test_growth_without_a_stack() -> None:
     """A stack that grows where the model has none."""
     run = one_mapping()

@@ -49,6 +49,7 @@ MAY_SHIFT: Final = 4  # VM_MAYREAD == VM_READ << MAY_SHIFT, as in the kernel
 PROT_READ: Final = 1
 PROT_WRITE: Final = 2
 PROT_EXEC: Final = 4
+PROT_GROWSDOWN: Final = 0x01000000
 
 MAP_SHARED: Final = 0x01
 MAP_TYPE: Final = 0x0F
@@ -100,6 +101,7 @@ MADV_COLLAPSE: Final = 25
 MADV_GUARD_INSTALL: Final = 102
 MADV_GUARD_REMOVE: Final = 103
 
+EPERM: Final = 1
 ENOMEM: Final = 12
 EACCES: Final = 13
 EFAULT: Final = 14

@@ -10,6 +10,8 @@ from rmaplab.mm.flags import (
     MCL_ONFAULT,
     MLOCK_ONFAULT,
     PAGE_MASK,
+    PAGE_SHIFT,
+    VM_ACCESS_FLAGS,
     VM_HUGETLB,
     VM_LOCKED,
     VM_LOCKED_MASK,
@@ -17,6 +19,7 @@ from rmaplab.mm.flags import (
     VM_SPECIAL,
     page_align,
 )
+from rmaplab.mm.pagetable import guards
 from rmaplab.mm.vma import Vma, vma_modify
 
 if TYPE_CHECKING:
@@ -47,16 +50,29 @@ def _apply(mm: "Mm", start: int, end: int, locked: int) -> bool:
 def mlock(mm: "Mm", address: int, length: int, flags: int = 0, failed: bool = False) -> None:
     """mlock, mlock2: lock [address, address + length) and fault it in.
 
-    failed: the call returned an error; it has locked what comes before a hole, and faulted in what it could
+    failed: the call returned an error; it has locked what comes before a hole, and faulted in what it could. Where
+        nothing in the range can be blamed, RLIMIT_MEMLOCK was, and it has done nothing
     """
     start = address & PAGE_MASK
     end = page_align(address + length)
+    if failed and _nothing_to_blame(mm, start, end):
+        return
     locked = VM_LOCKED_MASK if flags & MLOCK_ONFAULT else VM_LOCKED
     with mm.kernel.locks.mmap_write(mm):
         complete = _apply(mm, start, end, locked)
     if complete:
         with mm.kernel.locks.mmap_read(mm):
             populate_range(mm, start, end, stop=True, failed=failed)
+
+
+def _nothing_to_blame(mm: "Mm", start: int, end: int) -> bool:
+    """Can all of [start, end) be locked and faulted in?"""
+    position = start
+    for vma in mm.vmas_in(start, end):
+        if vma.vm_start > position or not vma.is_anonymous() or not vma.vm_flags & VM_ACCESS_FLAGS:
+            return False
+        position = vma.vm_end
+    return position >= end and not guards(mm.pgd, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
 
 
 def munlock(mm: "Mm", address: int, length: int) -> None:

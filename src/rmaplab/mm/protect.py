@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 from rmaplab.mm.fault import populate_range
 from rmaplab.mm.flags import (
     MAY_SHIFT,
+    PROT_GROWSDOWN,
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
+    VM_GROWSDOWN,
     VM_HUGETLB,
     VM_LOCKED,
     VM_NORESERVE,
@@ -29,12 +31,18 @@ __all__ = ["mprotect"]
 def mprotect(mm: "Mm", start: int, length: int, prot: int) -> None:
     """Change [start, start + length) to PROT_* `prot` VMA by VMA, up to the first hole or VMA that must not have it.
 
-    A failed call has changed what came before, so there is no undo here either (do_mprotect_pkey).
+    A failed call has changed what came before, so there is no undo here either (do_mprotect_pkey). With PROT_GROWSDOWN
+    the change begins where the stack does.
     """
     end = start + page_align(length)
     new_access = prot_to_vm_flags(prot)
     with mm.kernel.locks.mmap_write(mm):
         position = start
+        if prot & PROT_GROWSDOWN:
+            stack = mm.find_vma(start)
+            if stack is None or stack.vm_start >= end or not stack.vm_flags & VM_GROWSDOWN:
+                return
+            position = stack.vm_start
         while position < end:
             vma = mm.vma_lookup(position)
             if vma is None:

@@ -25,6 +25,7 @@ __all__ = ["Replayer", "Task"]
 _EXEC_STACK, _EXEC_SPECIAL, _EXEC_ANON = 1, 2, 3
 _EXEC_SHARED = 256
 _FAULT_WRITE = 2
+_USER_END = 1 << 56  # above every user address, whatever the recording machine's page tables
 
 
 class Task:
@@ -137,6 +138,16 @@ class Replayer:
         """The task has no address space (yet): the recording does not show how it got one."""
         self.problems[f"{self.trace.columns['op'][row]}: task without an address space"] += 1
 
+    def _possible(self, row: int, start: int, length: int) -> bool:
+        """Could the kernel have mapped [start, start + length)? A row that says otherwise is damaged."""
+        if length > 0 and 0 <= start <= _USER_END - length and not start & (fl.PAGE_SIZE - 1):
+            return True
+        self._impossible(row)
+        return False
+
+    def _impossible(self, row: int) -> None:
+        self.problems[f"{self.trace.columns['op'][row]}: impossible range"] += 1
+
     def _look_up(self, mm: Mm, row: int) -> None:
         """A call that succeeded found a VMA at its address. Does the model?"""
         if self.ret[row] >= 0 and self.len[row] and mm.vma_lookup(self.addr[row]) is None:
@@ -175,6 +186,11 @@ class Replayer:
         start = self.addr[row]
         end = start + self.len[row]
         kind = self.flags[row]
+        if not self._possible(row, start, self.len[row]) or end & (fl.PAGE_SIZE - 1):
+            return
+        if kind & 255 in (_EXEC_STACK, _EXEC_SPECIAL) and set(elf.mm.vmas_in(start, end)) - {elf.stack}:
+            self._impossible(row)
+            return
         prot, pgoff = self.prot[row], self.pgoff[row]
         if kind & 255 == _EXEC_STACK:
             elf.stack_moved(start, end, pgoff)
@@ -226,6 +242,8 @@ class Replayer:
                 self._no_huge_pages(mm)
             return
         length = self.len[row]
+        if not self._possible(row, start, length):
+            return
         number = self.file[row]
         file = self.files[number] if number >= 0 else None
         shared = flags & fl.MAP_TYPE in (fl.MAP_SHARED, fl.MAP_SHARED_VALIDATE)
@@ -252,15 +270,14 @@ class Replayer:
     def _mprotect(self, task: Task, row: int) -> None:
         if task.mm is None:
             self._no_mm(row)
-        else:
+        elif self.ret[row] != -fl.EINVAL:  # which is found before anything is changed
             self._look_up(task.mm, row)
             mprotect(task.mm, self.addr[row], self.len[row], self.prot[row])
 
     def _mremap(self, task: Task, row: int) -> None:
         if task.mm is None:
             self._no_mm(row)
-        else:
-            self._look_up(task.mm, row)
+        elif self._may_remap(task.mm, row):
             mremap(
                 task.mm,
                 self.addr[row],
@@ -271,29 +288,50 @@ class Replayer:
                 self.ret[row],
             )
 
+    def _may_remap(self, mm: Mm, row: int) -> bool:
+        """Could a call that succeeded have done so in the model's address space?"""
+        self._look_up(mm, row)
+        start, new = self.addr[row], self.ret[row]
+        if new < 0:
+            return True
+        old_length, length = fl.page_align(self.len[row]), fl.page_align(self.len2[row])
+        if start & (fl.PAGE_SIZE - 1) or old_length < 0 or not self._possible(row, new, length):
+            return False
+        if self.flags[row] & fl.MREMAP_FIXED:
+            taken = start < new + length and new < start + old_length
+        elif new == start and not self.flags[row] & fl.MREMAP_DONTUNMAP:
+            taken = length > old_length and bool(mm.vmas_in(start + old_length, start + length))
+        else:
+            taken = bool(mm.vmas_in(new, new + length))
+        if taken:
+            self._impossible(row)
+        return not taken
+
     def _brk(self, task: Task, row: int) -> None:
         if task.mm is None:
             self._no_mm(row)
+        elif not 0 <= self.ret[row] <= _USER_END:
+            self._impossible(row)
         else:
             brk(task.mm, self.ret[row])
 
     def _madvise(self, task: Task, row: int) -> None:
         if task.mm is None:
             self._no_mm(row)
-        else:
+        elif not self.addr[row] & (fl.PAGE_SIZE - 1):  # else EINVAL, before anything is changed
             madvise(task.mm, self.addr[row], self.len[row], self.flags[row], self.ret[row] < 0)
 
     def _mlock(self, task: Task, row: int) -> None:
         if task.mm is None:
             self._no_mm(row)
-        else:
+        elif self.ret[row] not in (-fl.EPERM, -fl.EINVAL):  # which are found before anything is changed
             self._look_up(task.mm, row)
             mlock(task.mm, self.addr[row], self.len[row], self.flags[row], self.ret[row] < 0)
 
     def _munlock(self, task: Task, row: int) -> None:
         if task.mm is None:
             self._no_mm(row)
-        else:
+        elif self.ret[row] != -fl.EINVAL:
             self._look_up(task.mm, row)
             munlock(task.mm, self.addr[row], self.len[row])
 
@@ -315,7 +353,7 @@ class Replayer:
         if mm is None:
             self._no_mm(row)
             return
-        if start < 0:
+        if start < 0 or not self._possible(row, start, self.len[row]):
             return
         vm_flags = fl.prot_to_vm_flags(self.prot[row]) | fl.VM_MAYREAD | fl.VM_MAYEXEC | fl.VM_MAYSHARE | fl.VM_SHARED
         if vm_flags & fl.VM_WRITE:
@@ -343,7 +381,7 @@ class Replayer:
         address = self.addr[row]
         file: File | None = None
         with self.kernel.locks.mmap_write(mm):
-            for vma in mm.vmas_in(address, fl.TASK_SIZE):
+            for vma in mm.vmas_in(address, _USER_END):
                 here = vma.vm_start - (vma.vm_pgoff << fl.PAGE_SHIFT) == address
                 segment = vma.vm_file
                 if here and segment is not None and segment.close and file in (None, segment):
@@ -358,7 +396,7 @@ class Replayer:
         if mm is None:
             self._no_mm(row)
             return
-        if address >= fl.TASK_SIZE:
+        if address < 0:  # a kernel address
             return
         if not handle_mm_fault(mm, address, bool(self.flags[row] & _FAULT_WRITE)):
             task.late_fault = address if self.flags[row] & _FAULT_WRITE else None
@@ -369,6 +407,8 @@ class Replayer:
             self._no_mm(row)
             return
         start = self.addr[row]
+        if not self._possible(row, start, fl.PAGE_SIZE):
+            return
         vma = mm.find_vma(start)
         if vma is None or not vma.vm_flags & fl.VM_GROWSDOWN or vma.vm_start <= start:
             self.problems["grow: no stack there"] += 1
