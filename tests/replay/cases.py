@@ -287,10 +287,10 @@ def unaligned_madvise() -> Run:
 
 @case
 def mlock_forbidden() -> Run:
-    """mlock without CAP_IPC_LOCK and with a limit of 0."""
+    """mlock, without CAP_IPC_LOCK and with a limit of 0, up to a hole that it never comes to."""
     run = Run()
     run.mmap(0x10, 4, kernel="+v1")
-    run.mlock(0x11, 1, ret=-1)
+    run.mlock(0x12, 4, ret=-1)
     return run
 
 

@@ -284,8 +284,9 @@ def test_unknown_address_of_a_call_that_failed_is_no_problem() -> None:
         ("shmat", {"ret": 0x10001, "len": 0x1000}),
         ("brk", {"ret": -1}),
         ("grow", {"addr": 0x10801, "len": 0x1000}),
-        # over its own source; to a place that is taken; into the neighbour
+        # across the end of its VMA; over its own source; to a place that is taken; into the neighbour
         ("mremap", {"addr": 0x10000, "len": 0x2000, "len2": 0x2000, "flags": 3, "addr2": 0x11000, "ret": 0x11000}),
+        ("mremap", {"addr": 0x10000, "len": 0x5000, "len2": 0x6000, "flags": 1, "ret": 0x30000}),
         ("mremap", {"addr": 0x10000, "len": 0x1000, "len2": 0x2000, "flags": 1, "ret": 0x20000}),
         ("mremap", {"addr": 0x10000, "len": 0x4000, "len2": 0x11000, "flags": 0, "ret": 0x10000}),
     ],

@@ -188,7 +188,10 @@ class Replayer:
         kind = self.flags[row]
         if not self._possible(row, start, self.len[row]) or end & (fl.PAGE_SIZE - 1):
             return
-        if kind & 255 in (_EXEC_STACK, _EXEC_SPECIAL) and set(elf.mm.vmas_in(start, end)) - {elf.stack}:
+        # the stack is moved before anything else is mapped
+        if (kind & 255 == _EXEC_STACK and elf.mm.vmas != [elf.stack]) or (
+            kind & 255 == _EXEC_SPECIAL and elf.mm.vmas_in(start, end)
+        ):
             self._impossible(row)
             return
         prot, pgoff = self.prot[row], self.pgoff[row]
@@ -228,6 +231,7 @@ class Replayer:
             self._no_mm(row)
             return
         self._teardown(task.mm)
+        task.mm = task.elf = None
 
     # --- system calls
 
@@ -264,8 +268,9 @@ class Replayer:
             self._no_mm(row)
         elif self.ret[row] == 0:
             start = self.addr[row]
-            with self.kernel.locks.mmap_write(mm):
-                do_munmap(mm, start, start + fl.page_align(self.len[row]))
+            if self._possible(row, start, self.len[row]):
+                with self.kernel.locks.mmap_write(mm):
+                    do_munmap(mm, start, start + fl.page_align(self.len[row]))
 
     def _mprotect(self, task: Task, row: int) -> None:
         if task.mm is None:
@@ -296,6 +301,11 @@ class Replayer:
             return True
         old_length, length = fl.page_align(self.len[row]), fl.page_align(self.len2[row])
         if start & (fl.PAGE_SIZE - 1) or old_length < 0 or not self._possible(row, new, length):
+            return False
+        vma = mm.vma_lookup(start)
+        several = self.flags[row] & fl.MREMAP_FIXED and old_length == length
+        if vma is not None and start + min(old_length, length) > vma.vm_end and not several and new != start:
+            self._impossible(row)
             return False
         if self.flags[row] & fl.MREMAP_FIXED:
             taken = start < new + length and new < start + old_length
