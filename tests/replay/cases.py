@@ -310,3 +310,49 @@ def executable_stack() -> Run:
     run.mmap(0x1000, 4, flags=PRIVATE | fl.MAP_GROWSDOWN, kernel="+v1")
     run.mprotect(0x1003, 1, 7 | fl.PROT_GROWSDOWN)
     return run
+
+
+@case
+def populate_a_file_seen_to_be_long_enough() -> Run:
+    """A mapping that could be locked is long enough: what ends a later call is the one above it, of the same file."""
+    run = Run(files=("f",))
+    run.mmap(0x10, 2, flags=0x12, file=0, pgoff=4, kernel="+v1")
+    run.mlock(0x10, 2, kernel="+c2 +a3")
+    run.op("munlock", addr=0x10000, len=0x2000, kernel="")
+    run.munmap(0x10, 2, kernel="-a3 -c2 -v1")
+    run.mmap(0x10, 2, flags=0x12, file=0, pgoff=4, kernel="+v4")
+    run.mmap(0x12, 2, flags=0x12, file=0, pgoff=9, kernel="+v5")
+    run.madvise(0x10, 4, fl.MADV_POPULATE_WRITE, ret=EFAULT, kernel="+c6 +a7 +c8 +a9")
+    return run
+
+
+@case
+def guard_in_a_file_is_inherited() -> Run:
+    """fork copies the guard marker in a private file mapping, though that has no anon_vma (VM_MAYBE_GUARD)."""
+    run = Run(files=("f",))
+    run.mmap(0x10, 2, flags=0x12, file=0, kernel="+v1")
+    run.madvise(0x10, 1, fl.MADV_GUARD_INSTALL)
+    run.fork(2, kernel="+v11 +v15 +c16 +a17 +c18")
+    run.write(0x10, tid=2)
+    return run
+
+
+@case
+def guard_in_shared_memory_ends_a_call() -> Run:
+    """mlock ends at a guard marker, in shared memory too: what lies above is locked, but not faulted in."""
+    run = Run(files=("f",))
+    run.mmap(0x10, 2, flags=0x11, file=0, kernel="+v1")
+    run.mmap(0x12, 2, kernel="+v2")
+    run.madvise(0x10, 1, fl.MADV_GUARD_INSTALL)
+    run.mlock(0x10, 4, ret=ENOMEM)
+    return run
+
+
+@case
+def mapped_over_its_own_source() -> Run:
+    """mremap of shared memory with an old length of 0 onto its own start: the target is unmapped, and it with it."""
+    run = Run(files=("f",))
+    run.mmap(0x10, 2, flags=0x11, file=0, kernel="+v1")
+    run.mmap(0x12, 2, kernel="+v2")
+    run.op("mremap", addr=0x10000, len=0, len2=0x4000, flags=FIXED, addr2=0x10000, ret=EFAULT, kernel="-v1 -v2")
+    return run

@@ -619,6 +619,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "random",
     ),
     Mutation(
+        "mremap: shared memory mapped over its own start is unmapped, and the call fails",
+        "mm.mremap:mremap",
+        "if result == -EFAULT and flags & MREMAP_FIXED and not old_length and new_address == address:",
+        "if False:",
+        "hand: mapped_over_its_own_source",
+    ),
+    Mutation(
         "mremap: MREMAP_FIXED unmaps its target first",
         "mm.mremap:_remap_one",
         "do_munmap(mm, result, result + new_length)",
@@ -735,6 +742,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("fork: clears VM_LOCKED", "mm.fork:dup_mm", "vma.vm_flags &= ~VM_LOCKED_MASK", "pass", "random"),
     Mutation("fork: the child's break is the parent's", "mm.fork:dup_mm", "mm.brk = oldmm.brk", "pass", "random"),
+    Mutation(
+        "fork: guard markers of a file mapping are copied (fork_copies_file_guards)",
+        PROFILE,
+        "fork_copies_file_guards",
+        "False",
+        "hand: guard_in_a_file_is_inherited",
+    ),
     Mutation(
         "fork: one that failed after the copy is undone",
         "replay.replayer:Replayer._fork",
@@ -975,9 +989,23 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "populate: a file that is too short ends it",
         "mm.fault:_file_end",
-        "return low if suspect else high",
-        "return high",
+        "pages = file.at_least if file.pages is None and suspect else file.pages",
+        "pages = file.pages",
         "hand: populate_beyond_a_file",
+    ),
+    Mutation(
+        "populate: a file that has been seen to be long enough does not",
+        "mm.fault:_learn_lengths",
+        "file.at_least = max(",
+        "_ = max(",
+        "hand: populate_a_file_seen_to_be_long_enough",
+    ),
+    Mutation(
+        "populate: a guard marker ends it, in shared memory too",
+        "mm.fault:populate_range",
+        "if guarded:",
+        "if guarded and not flags & VM_SHARED:",
+        "hand: guard_in_shared_memory_ends_a_call",
     ),
     # --- fs/exec.c, fs/binfmt_elf.c
     Mutation(

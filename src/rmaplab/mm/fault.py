@@ -239,8 +239,11 @@ def populate_range(
 
     write: None = as the VMA allows, else for writing or for reading
     stop: give up at the first hole, or page that cannot be had
-    failed: the call is known to have met one; where nothing else tells which, a file that is too short is suspected
+    failed: the call is known to have met one; where nothing else tells which, a file is suspected to be too short: the
+        first that has not been seen to be long enough
     """
+    if stop and not failed:
+        _learn_lengths(mm, start, end)
     suspect = failed and not _must_fail(mm, start, end, bool(write))
     position = start
     for vma in mm.vmas_in(start, end):
@@ -262,10 +265,10 @@ def populate_range(
             continue
         low, high = max(start, vma.vm_start), min(end, vma.vm_end)
         readable = _file_end(vma, low, high, suspect)
+        guarded = guards(mm.pgd, low >> PAGE_SHIFT, high >> PAGE_SHIFT)
+        if guarded:
+            readable = min(readable, guarded[0] << PAGE_SHIFT)
         if writes and not flags & VM_SHARED:
-            guarded = guards(mm.pgd, low >> PAGE_SHIFT, high >> PAGE_SHIFT)
-            if guarded:
-                readable = min(readable, guarded[0] << PAGE_SHIFT)
             if not guarded or low < readable:
                 prepare(vma)  # do_cow_fault does so before it asks for the page of the file
             if flags & VM_HUGETLB:
@@ -279,6 +282,14 @@ def populate_range(
             return
 
 
+def _learn_lengths(mm: "Mm", start: int, end: int) -> None:
+    """All of [start, end) could be faulted in: the files that it maps are long enough for that."""
+    for vma in mm.vmas_in(start, end):
+        file = vma.vm_file
+        if file is not None and not vma.is_anonymous():
+            file.at_least = max(file.at_least, vma.pgoff_at(min(end, vma.vm_end)))
+
+
 def _must_fail(mm: "Mm", start: int, end: int, write: bool) -> bool:
     """Is there a hole, or a page that is known not to be had, in [start, end)?"""
     position = start
@@ -286,7 +297,9 @@ def _must_fail(mm: "Mm", start: int, end: int, write: bool) -> bool:
         high = min(end, vma.vm_end)
         if vma.vm_start > position or not vma.vm_flags & (VM_WRITE if write else VM_ACCESS_FLAGS):
             return True
-        if _file_end(vma, position, high, suspect=False) < high:
+        if _file_end(vma, position, high, suspect=False) < high or guards(
+            mm.pgd, position >> PAGE_SHIFT, high >> PAGE_SHIFT
+        ):
             return True
         position = high
     return position < end
@@ -297,6 +310,7 @@ def _file_end(vma: Vma, low: int, high: int, suspect: bool) -> int:
     file = vma.vm_file
     if file is None or vma.is_anonymous():
         return high
-    if file.pages is None:
-        return low if suspect else high
-    return min(high, max(low, vma.vm_start + ((file.pages - vma.vm_pgoff) << PAGE_SHIFT)))
+    pages = file.at_least if file.pages is None and suspect else file.pages
+    if pages is None:
+        return high
+    return min(high, max(low, vma.vm_start + ((pages - vma.vm_pgoff) << PAGE_SHIFT)))

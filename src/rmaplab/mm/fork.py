@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.mm.fault import copy_page
 from rmaplab.mm.flags import VM_DONTCOPY, VM_LOCKED_MASK, VM_SHARED, VM_WIPEONFORK
-from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, tables_in
+from rmaplab.mm.pagetable import ENTRY_SHIFT, GUARD, KIND_MASK, PRESENT, WRITE, guards, tables_in
 from rmaplab.mm.swap import copy_nonpresent_pte
 from rmaplab.mm.zap import split_huge_pmd
 
@@ -37,7 +37,17 @@ def dup_mm(oldmm: "Mm") -> "Mm":
             mm.vmas.append(vma)
             if pvma.anon_vma is not None and not pvma.vm_flags & (VM_WIPEONFORK | VM_SHARED):
                 _copy_page_range(mm, vma, oldmm, pvma)  # vma_needs_copy
+            elif kernel.file_guards and kernel.profile.fork_copies_file_guards and not pvma.vm_flags & VM_WIPEONFORK:
+                _copy_guards(mm, oldmm, pvma)
     return mm
+
+
+def _copy_guards(mm: "Mm", oldmm: "Mm", pvma: "Vma") -> None:
+    """The guard markers of a mapping of a file (VM_MAYBE_GUARD)"""
+    for vpn in guards(oldmm.pgd, pvma.vm_start >> 12, pvma.vm_end >> 12):
+        table = mm.pgd.setdefault(vpn >> 9, {})
+        assert isinstance(table, dict)
+        table[vpn] = GUARD
 
 
 def _copy_page_range(mm: "Mm", vma: "Vma", oldmm: "Mm", pvma: "Vma") -> None:

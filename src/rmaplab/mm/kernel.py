@@ -28,6 +28,7 @@ class Kernel:
     contents: keep what each page holds (``mem.contents``)
     special: page tables may hold entries that are not present, folios may be in the swap cache or belong to KSM, or
         somebody wants to hear of every entry that goes; until one of these is so, the hot paths look at nothing else
+    file_guards: a mapping of a file has had guard markers
     folio_removed: hook 14, or None if the design does not want it
     """
 
@@ -53,6 +54,7 @@ class Kernel:
         if hooks.wants_removals:
             self.folio_removed = hooks.folio_removed
         self.special = contents or hooks.wants_removals
+        self.file_guards = False
         self.mms_created = 0
         hooks.attach(self)
 

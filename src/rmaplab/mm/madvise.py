@@ -85,6 +85,8 @@ def _install_guards(mm: "Mm", start: int, end: int) -> None:
             return
         if vma.is_anonymous():
             prepare(vma)
+        else:
+            mm.kernel.file_guards = True
         low, high = max(start, vma.vm_start), min(end, vma.vm_end)
         zap_range(mm, low, high)
         _set_guards(mm, range(low >> fl.PAGE_SHIFT, high >> fl.PAGE_SHIFT))

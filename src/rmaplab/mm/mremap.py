@@ -29,9 +29,16 @@ __all__ = ["copy_vma", "move_page_tables", "mremap"]
 def mremap(mm: "Mm", address: int, old_length: int, new_length: int, flags: int, new_address: int, result: int) -> None:
     """mremap of [address, address + old_length) to `new_address` (if MREMAP_FIXED) that returned `result`.
 
-    A failed call has changed nothing, except one that moves several VMAs: those before the culprit have moved.
+    A failed call has changed nothing, except one that moves several VMAs: those before the culprit have moved; and one
+    that unmapped its own source.
     """
     old_length, new_length = page_align(old_length), page_align(new_length)
+    if result == -EFAULT and flags & MREMAP_FIXED and not old_length and new_address == address:
+        # a shared VMA was to be mapped again (old length 0) over its own start: the target went first, and it with it
+        if mm.vma_lookup(address) is not None:
+            with mm.kernel.locks.mmap_write(mm):
+                do_munmap(mm, address, address + new_length)
+        return
     several = flags & MREMAP_FIXED and old_length == new_length and mm.kernel.profile.mremap_moves_many
     if result < 0 and not (several and result == -EFAULT):
         return

@@ -20,6 +20,10 @@ class KernelProfile:
     has parents of a fork (its chain is not singular). Before, the target's chain was tested in any case. Commit
     879bca0a2c4f "mm/vma: fix incorrectly disallowed anonymous VMA merges" (in v6.16)."""
 
+    fork_copies_file_guards: bool
+    """fork copies the guard markers of a mapping of a file, which gets no anon_vma for them. Commit ab04b530e7e8 "mm:
+    introduce copy-on-fork VMAs and make VM_MAYBE_GUARD one" (in v6.19); measured in 6.18.44, whose smaps shows `gu`."""
+
     mremap_moves_many: bool
     """mremap(MREMAP_FIXED) with an unchanged size may move a range of several VMAs. Commit d23cb648e365 "mm/mremap:
     permit mremap() move of multiple VMAs" (in v6.17)."""
@@ -47,13 +51,16 @@ class KernelProfile:
 V6_18 = KernelProfile(
     name="6.18",
     merge_asks_uncowed_parents=True,
+    fork_copies_file_guards=True,
     mremap_moves_many=True,
     merge_dups_copied_from=True,
     dontunmap_splits_locked=False,
     dontunmap_keeps_source=False,
     dontunmap_resets_pgoff=False,
 )
-V6_16 = replace(V6_18, name="6.16", mremap_moves_many=False, merge_dups_copied_from=False)
+V6_16 = replace(
+    V6_18, name="6.16", fork_copies_file_guards=False, mremap_moves_many=False, merge_dups_copied_from=False
+)
 V6_12 = replace(
     V6_16,
     name="6.12",

@@ -31,15 +31,17 @@ class File:
     close: System V shared memory: its VMAs have vm_ops->close, so that no merge may remove one, and its
         get_unmapped_area keeps mremap from moving one together with others
     pages: its length, None where unknown; a page beyond it cannot be faulted in
+    at_least: pages that it has been seen to have
     """
 
-    __slots__ = ("close", "name", "pages", "zero")
+    __slots__ = ("at_least", "close", "name", "pages", "zero")
 
     def __init__(self, name: str, zero: bool = False, close: bool = False, pages: int | None = None) -> None:
         self.name = name
         self.zero = zero
         self.close = close
         self.pages = pages
+        self.at_least = 0
 
     def __repr__(self) -> str:
         return f"<file {self.name}>"
