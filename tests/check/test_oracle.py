@@ -2,6 +2,7 @@
 """The oracle names what is wrong: one seeded fault for each thing it looks at."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -185,11 +186,11 @@ def test_fault_is_named(name: str, fault: Callable[[World], None]) -> None:
 class WalksDead(AnonVmaDesign):
     """Its walk touches an anon_vma after its last put (whose fields are deleted)"""
 
-    def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         anon_vma = self._anon_vma_alloc()
         self._put(anon_vma)
         assert anon_vma.root
-        yield from super().rmap_walk_anon(folio)
+        yield from super().rmap_walk_anon(folio, pinned, locked)
 
 
 class KillsNobody(AnonVmaDesign):

@@ -2,6 +2,7 @@
 """rmap_walk's callers and page_vma_mapped_walk."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -113,8 +114,8 @@ def test_walk_ends_when_nothing_maps_the_folio(kernel: Kernel) -> None:
     visited = []
 
     class Spy(AnonVmaDesign):
-        def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
-            for vma, address in super().rmap_walk_anon(folio):
+        def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
+            for vma, address in super().rmap_walk_anon(folio, pinned, locked):
                 visited.append(vma.vm_mm)
                 yield vma, address
 

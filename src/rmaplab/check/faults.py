@@ -69,8 +69,8 @@ def _index_off(method: str) -> Callable[[Any], None]:
 def _skip_last(design: Any) -> None:
     original = design.rmap_walk_anon
 
-    def faulty(folio: Folio) -> Iterator[tuple[Vma, int]]:
-        yield from list(original(folio))[:-1]
+    def faulty(folio: Folio, *args: Any) -> Iterator[tuple[Vma, int]]:
+        yield from list(original(folio, *args))[:-1]
 
     design.rmap_walk_anon = faulty
 

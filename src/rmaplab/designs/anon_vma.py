@@ -173,7 +173,7 @@ class AnonVmaDesign:
 
     # --- hook 3
 
-    def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """rmap_walk_anon: the VMAs of the interval tree that overlap the folio's indices"""
         anon_vma = folio.mapping
         if not isinstance(anon_vma, AnonVma):

@@ -122,7 +122,7 @@ class CowContextDesign(PlainVmas):
 
     # --- hook 3
 
-    def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """In each mm of the subtree, look at the address index, and at base + index for each record in range."""
         named: CowContext = folio.mapping
         index, size = folio.index << PAGE_SHIFT, folio.nr_pages << PAGE_SHIFT

@@ -19,6 +19,7 @@ from rmaplab.designs.gki import LazyLock, LazyMark
 from rmaplab.designs.lazy_root import mapping_base
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.vma import Vma
 
@@ -87,16 +88,19 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
 
     # --- hook 3
 
-    def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """The VMAs at the address that the index is."""
         mm = folio.mapping
         if not isinstance(mm, Mm):
-            yield from super().rmap_walk_anon(folio)
+            yield from super().rmap_walk_anon(folio, pinned, locked)
             return
         start = folio.index << PAGE_SHIFT
         for vma in mm.vmas_in(start, start + (folio.nr_pages << PAGE_SHIFT)):
             if vma.anon_vma is not None and not mapping_base(vma):
-                with self.kernel.locks.vma_read(vma):
+                guard = self.kernel.locks.vma_start_read(vma)
+                if guard is None:
+                    raise WalkContended
+                with guard:
                     address = vma_address(vma, folio.index, folio.nr_pages)
                     if address is not None:
                         yield vma, address

@@ -14,6 +14,7 @@ from typing import Any
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign, vma_address
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
@@ -136,18 +137,21 @@ class LazyRootDesign(AnonVmaDesign):
 
     # --- hook 3
 
-    def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """A lazy folio: the VMAs of the root's mm at the address that base and index give, each under its VMA lock."""
         root = folio.mapping
         if not isinstance(root, Vma):
-            yield from super().rmap_walk_anon(folio)
+            yield from super().rmap_walk_anon(folio, pinned, locked)
             return
         if root.reserved2 is None:
             raise UseAfterFree("folio->mapping names a root VMA that is gone")
         start = root.reserved2.base + (folio.index << PAGE_SHIFT)
         for vma in root.vm_mm.vmas_in(start, start + (folio.nr_pages << PAGE_SHIFT)):
             if vma.reserved1 is root:
-                with self.kernel.locks.vma_read(vma):
+                guard = self.kernel.locks.vma_start_read(vma)
+                if guard is None:
+                    raise WalkContended
+                with guard:
                     address = vma_address(vma, folio.index, folio.nr_pages)
                     if address is not None:
                         yield vma, address

@@ -15,6 +15,7 @@ from rmaplab.designs.anon_vma import vma_address
 from rmaplab.designs.plain_vma import PlainVmas
 from rmaplab.mm.flags import PAGE_SHIFT, PMD_SHIFT
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION, PRESENT, entries, tables_in
@@ -127,12 +128,15 @@ class VmaSetDesign(PlainVmas):
     def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
         """Hook 2: nothing, the set is right already."""
 
-    def rmap_walk_anon(self, folio: Folio) -> Iterator[tuple[Vma, int]]:
+    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """Hook 3: the members, each under its VMA lock; the folio's list is locked all the time."""
         locks = self.kernel.locks
         with locks.anon_vma_read(folio):
             for vma in list(folio.mapping):
-                with locks.vma_read(vma):
+                guard = locks.vma_start_read(vma)
+                if guard is None:
+                    raise WalkContended
+                with guard:
                     address = vma_address(vma, folio.index, folio.nr_pages)
                     if address is not None:
                         yield vma, address
@@ -210,7 +214,10 @@ class VmaSetDesign(PlainVmas):
         for mm in list(self.relatives.get(pinned, (pinned,))):
             vma = mm.vma_lookup(address)
             if vma is not None and vma.anon_vma is not None:
-                with self.kernel.locks.vma_read(vma):
+                guard = self.kernel.locks.vma_start_read(vma)
+                if guard is None:
+                    raise WalkContended
+                with guard:
                     yield vma, address
 
     def ksm_unpin(self, pinned: Any) -> None:

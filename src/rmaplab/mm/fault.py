@@ -74,7 +74,7 @@ def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
                 if guards(mm.pgd, vpn, vpn + 1):
                     return True  # handle_pte_marker: SIGSEGV, before anything is prepared
                 vmf_anon_prepare(vma)
-            with mm.kernel.locks.vma_read(vma):
+            with mm.kernel.locks.vma_start_read(vma):
                 anon_write_fault(mm, vma, address)
     elif flags & VM_ACCESS_FLAGS:
         kernel = mm.kernel

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
     from rmaplab.mm.vma import Vma
 
-__all__ = ["EXTRA_HOOKS", "HOOKS", "ForkRefused", "Hook", "Hooks"]
+__all__ = ["EXTRA_HOOKS", "HOOKS", "ForkRefused", "Hook", "Hooks", "WalkContended"]
 
 
 class ForkRefused(Exception):
     """A design does not let a process fork: the call fails with -EAGAIN and has changed nothing."""
+
+
+class WalkContended(Exception):
+    """A walk could not get a lock that it must not wait for (rwc->contended). It has visited some places or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,13 @@ class Hooks(Protocol):
         """`vma` turned out to be the only one that maps `folio` (write fault, swap-in)."""
 
     # Hook 3
-    def rmap_walk_anon(self, folio: "Folio") -> Iterator[tuple["Vma", int]]:
-        """(vma, address) of every place where `folio`'s first page, or what of it overlaps the VMA, may be mapped."""
+    def rmap_walk_anon(self, folio: "Folio", pinned: Any = None, locked: bool = False) -> Iterator[tuple["Vma", int]]:
+        """(vma, address) of every place where `folio`'s first page, or what of it overlaps the VMA, may be mapped.
+
+        The folio lock is held. What the mapping names may go away meanwhile, unless the caller holds what hook 4
+        `pinned` (remove_migration_ptes); without, nothing is visited once the folio is no longer mapped
+        (folio_lock_anon_vma_read). locked: the lock of hook 16 is held already (TTU_RMAP_LOCKED).
+        """
 
     # Hook 4
     def folio_get_anon_vma(self, folio: "Folio") -> Any:

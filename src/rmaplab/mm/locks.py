@@ -62,8 +62,13 @@ class CountingLocks:
         self.n_mmap_write += 1
         return self._guard
 
-    def vma_read(self, vma: Any) -> Guard:
-        """``vma_start_read(vma)``: stabilises one VMA."""
+    def mmap_read_trylock(self, mm: Any) -> Guard | None:
+        """``mmap_read_trylock(mm)``: None if a writer holds it, or waits for it."""
+        self.n_mmap_read += 1
+        return self._guard
+
+    def vma_start_read(self, vma: Any) -> Guard | None:
+        """``vma_start_read(vma)``: stabilises one VMA; None if it is locked for writing, or has left its tree."""
         self.n_vma_read += 1
         return self._guard
 
@@ -76,6 +81,11 @@ class CountingLocks:
         self.n_anon_vma_read += 1
         return self._guard
 
+    def anon_vma_trylock_read(self, anon_vma: Any) -> Guard | None:
+        """``anon_vma_trylock_read``: None if a writer holds it."""
+        self.n_anon_vma_read += 1
+        return self._guard
+
     def anon_vma_write(self, anon_vma: Any) -> Guard:
         """``anon_vma_lock_write``: the root's rwsem, to change an interval tree."""
         self.n_anon_vma_write += 1
@@ -85,6 +95,22 @@ class CountingLocks:
         """``pte_offset_map_lock``: the split page-table lock over `address`."""
         self.n_page_table += 1
         return self._guard
+
+    def page_table_lock(self, mm: Any) -> Guard:
+        """``mm->page_table_lock``, under which ``vma->anon_vma`` is set."""
+        return self._guard
+
+    def rcu_read(self) -> Guard:
+        """``rcu_read_lock()``: what is freed by RCU stays until the section ends. Nothing in it may sleep."""
+        return self._guard
+
+    def lockless(self) -> Guard:
+        """What is read inside is read without the lock that protects it (READ_ONCE, data_race): never twice the same,
+        perhaps."""
+        return self._guard
+
+    def free_pgtables(self, mm: Any, start: int, end: int) -> None:
+        """The page tables of [start, end) (bytes) are freed: nobody may be walking in them."""
 
     def folio(self, folio: Any) -> Guard:
         """``folio_lock(folio)``."""

@@ -7,10 +7,11 @@ holds the folio lock and a reference.
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmaplab.mm.flags import PAGE_SHIFT, PMD_SHIFT, VM_LOCKED
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.pagetable import (
     ENTRY_SHIFT,
     EXCLUSIVE,
@@ -99,19 +100,33 @@ def rmap_walk_ksm(kernel: "Kernel", node: StableNode) -> Iterator[tuple["Vma", i
                         yield vma, address
 
 
-def visits(kernel: "Kernel", folio: Folio) -> Iterator[tuple["Vma", int]]:
-    """(vma, address of the first page) of every place where `folio` may be mapped (rmap_walk's choice of a walk)."""
+def visits(kernel: "Kernel", folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple["Vma", int]]:
+    """(vma, address of the first page) of every place where `folio` may be mapped (rmap_walk's choice of a walk).
+
+    pinned, locked: as for :meth:`Hooks.rmap_walk_anon`
+    """
     if folio_test_ksm(folio):
         return rmap_walk_ksm(kernel, folio.mapping)
-    return kernel.hooks.rmap_walk_anon(folio)
+    return kernel.hooks.rmap_walk_anon(folio, pinned, locked)
 
 
-def rmap_walk(kernel: "Kernel", folio: Folio, rmap_one: Callable[["Vma", int], bool]) -> None:
-    """Call `rmap_one` for every place where `folio` may be mapped, until it returns False (rmap_walk)."""
-    with closing(visits(kernel, folio)) as found:  # type: ignore[type-var]
-        for vma, address in found:
-            if not rmap_one(vma, address):
-                return
+def rmap_walk(
+    kernel: "Kernel",
+    folio: Folio,
+    rmap_one: Callable[["Vma", int], bool],
+    pinned: Any = None,
+    locked: bool = False,
+) -> bool:
+    """Call `rmap_one` for every place where `folio` may be mapped, until it returns False (rmap_walk). False if a lock
+    could not be had, so that places may be missing."""
+    try:
+        with closing(visits(kernel, folio, pinned, locked)) as found:  # type: ignore[type-var]
+            for vma, address in found:
+                if not rmap_one(vma, address):
+                    break
+    except WalkContended:
+        return False
+    return True
 
 
 def folio_remove_rmap(kernel: "Kernel", folio: Folio, mm: "Mm", vpn: int) -> None:
