@@ -37,6 +37,63 @@ def test_without_hook_1_nothing_is_lazy() -> None:
     assert ablate("gki", histories=1).lazy
 
 
+NOT_NEEDED = {
+    # nothing is lazy without it
+    *((design, 1) for design in ("anon_vma_lazy", "gki", "gki_mm", "gki_nofork", "gki_sync")),
+    # mainline locks the shared lock instead: that is what it is for
+    *((design, 13) for design in ("gki", "gki_mm", "gki_nofork", "gki_sync")),
+    # mainline finds an empty tree and takes the shared lock: more contention and fewer merges, nothing wrong
+    ("gki_mm", 7),
+    # who has read folio->mapping but not pinned the mm yet: a race
+    ("gki_mm", 15),
+}
+"""docs/claims.md gives the reasons."""
+
+
+@pytest.mark.parametrize("design", [name for name in DESIGNS if name != "anon_vma"])
+def test_scenarios_show_every_hook_that_is_needed(design: str) -> None:
+    """A hook whose case no scenario holds is called needless or not as the random histories happen to be."""
+    for hook in implemented_hooks(make_design(design)):
+        verdict = ablate(design, [hook], histories=0)
+        assert (verdict.failure is None) == ((design, hook) in NOT_NEEDED), (hook, verdict.failure)
+        if verdict.failure is not None:
+            assert len(verdict.failure.history) <= 8
+            assert verdict.scenarios
+
+
+@pytest.mark.parametrize(
+    ("hook", "last", "name"),
+    [(6, "exit", "use-after-free"), (9, "execve", "walk-misses-pte"), (10, "load", "use-after-free")],
+)
+def test_cases_of_cow_context_that_random_histories_lack(hook: int, last: str, name: str) -> None:
+    """A page of a grandparent when all above have gone, also from the swap cache; the moved stack of an execve."""
+    failure = ablate("cow_context", [hook], histories=0).failure
+    assert failure is not None
+    assert (failure.history[-1].name, failure.name) == (last, name)
+
+
+def test_what_is_mainlines_is_no_hook() -> None:
+    """A hook that a design has to write down but not to change (PlainVmas), and one that it never gets called for."""
+    assert 8 not in implemented_hooks(make_design("cow_context"))
+    assert 14 not in implemented_hooks(make_design("cow_context"))
+    assert 14 in implemented_hooks(make_design("vma_set"))
+    assert 15 not in implemented_hooks(make_design("gki"))
+    assert implemented_hooks(make_design("anon_vma")) == []
+
+
+def test_restrictions_hold_for_scenarios_too() -> None:
+    """Without fork nothing needs hook 5, and a scenario must not smuggle one in."""
+    assert ablate("gki", [5], ["never-fork"], histories=0).failure is None
+    assert ablate("gki", [5], histories=0).failure is not None
+
+
+def test_no_mremap_is_not_enough_to_drop_hook_9() -> None:
+    """relocate_vma_down moves pages where no process asked for it."""
+    failure = ablate("gki_mm", [9], ["no-remap"], histories=0).failure
+    assert failure is not None
+    assert [op.name for op in failure.history] == ["execve"]
+
+
 def test_claim_a() -> None:
     """Hooks 5 and 6 are needless only as long as nobody forks."""
     assert ablate("gki", [5, 6], ["never-fork"], histories=RUNS).failure is None

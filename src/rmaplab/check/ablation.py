@@ -3,15 +3,17 @@
 
 A dropped hook does what the unmodified kernel does at that place: its methods become those of a plain mainline design
 that shares the slab caches. Mainline's code then meets the design's marks as the real one would: a shared lock looks
-like an anon_vma with an empty tree, a folio whose mapping has another tag like one that is not anonymous.
+like an anon_vma with an empty tree, a folio whose mapping has another tag like one that is not anonymous; a lock that
+it takes of what is no anon_vma is a bad dereference.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from rmaplab.check.history import DesignFactory, Failure, run_history, shrink
-from rmaplab.designs.anon_vma import AnonVmaDesign
+from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
 from rmaplab.designs.lazy_root import mapping_base
 from rmaplab.designs.registry import make_design
 from rmaplab.errors import UserError
@@ -23,6 +25,7 @@ from rmaplab.mm.mm import Mm
 from rmaplab.mm.mmap import do_mmap
 from rmaplab.mm.vma import Vma
 from rmaplab.workload.random_ops import Op
+from rmaplab.workload.scenarios import SCENARIOS
 from rmaplab.workload.walk_ops import generate
 
 __all__ = [
@@ -48,7 +51,8 @@ RESTRICTIONS = {
     "new-vmas-only": "only VMAs of a process that was forked and maps them itself become lazy",
 }
 
-LENGTH = 40  # operations of a history
+_REMOVALS = 14  # the hook that is only called for a design that wants it
+LENGTH = 40  # operations of a random history
 TRIES = 4  # failing histories that are shrunk, to keep the shortest
 
 
@@ -68,9 +72,31 @@ def check_restrictions(names: Iterable[str]) -> frozenset[str]:
 # --- hooks taken out
 
 
+class _Unmodified(AnonVmaDesign):
+    """Mainline's code, which takes every word that it locks for an anon_vma."""
+
+    @staticmethod
+    def _check(word: object, function: str) -> None:
+        if not isinstance(word, AnonVma):
+            raise TypeError(f"{function} takes {'NULL' if word is None else type(word).__name__} for an anon_vma")
+
+    def anon_vma_lock(self, vma: Vma) -> AbstractContextManager[Any]:
+        if vma.anon_vma is not None:
+            self._check(vma.anon_vma, "vma_prepare")
+        return super().anon_vma_lock(vma)
+
+    def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
+        self._check(vma.anon_vma, "collapse_huge_page")
+        return super().collapse_lock(vma)
+
+    def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
+        self._check(pinned, "split_huge_page_to_list_to_order")
+        return super().split_lock(pinned)
+
+
 def drop_hooks(design: Hooks, numbers: Iterable[int]) -> Hooks:
     """`design` with the hooks `numbers` as in the unmodified kernel."""
-    plain = AnonVmaDesign()
+    plain = _Unmodified()
     attach = design.attach
 
     def attach_both(kernel: Kernel) -> None:
@@ -87,11 +113,17 @@ def drop_hooks(design: Hooks, numbers: Iterable[int]) -> Hooks:
 
 
 def implemented_hooks(design: Hooks) -> list[int]:
-    """Numbers of the hooks in which `design` differs from mainline."""
+    """Numbers of the hooks in which `design` differs from mainline.
+
+    One whose methods are not mainline's, though they do the same, is named in the design's attribute `as_mainline`.
+    """
+    same: tuple[int, ...] = getattr(design, "as_mainline", ())
     return [
         number
         for number, hook in ALL_HOOKS.items()
-        if any(getattr(type(design), m, None) is not getattr(AnonVmaDesign, m) for m in hook.methods)
+        if number not in same
+        and (number != _REMOVALS or design.wants_removals)
+        and any(getattr(type(design), m, None) is not getattr(AnonVmaDesign, m) for m in hook.methods)
     ]
 
 
@@ -133,10 +165,15 @@ _LEFT_OUT = {
 }
 
 
+def _allowed(history: Iterable[Op], assume: frozenset[str]) -> list[Op]:
+    """`history` without what the restrictions exclude."""
+    left_out = {name for restriction in assume for name in _LEFT_OUT.get(restriction, ())}
+    return [op for op in history if op.name not in left_out]
+
+
 def history_for(seed: int, length: int, assume: frozenset[str]) -> list[Op]:
     """A random history in which nothing happens that the restrictions exclude."""
-    left_out = {name for restriction in assume for name in _LEFT_OUT.get(restriction, ())}
-    return [op for op in generate(seed, length, huge=seed % 3 == 0) if op.name not in left_out]
+    return _allowed(generate(seed, length, huge=seed % 3 == 0), assume)
 
 
 # --- verdicts
@@ -147,7 +184,8 @@ class Verdict:
     """What happens without the hooks `dropped`.
 
     failure: the shortest history found that breaks the design, None if none did
-    histories: how many were run
+    histories: how many random ones were run, after the scenarios
+    scenarios: names of those that broke it
     lazy: did anything become lazy at all? Without that nothing can break, and nothing is saved
     """
 
@@ -158,6 +196,12 @@ class Verdict:
     failure: Failure | None = None
     lazy: bool = True
     seeds: list[int] = field(default_factory=list)
+    scenarios: list[str] = field(default_factory=list)
+
+    def add(self, failure: Failure) -> None:
+        """Keep the shortest."""
+        if self.failure is None or len(failure.history) < len(self.failure.history):
+            self.failure = failure
 
 
 def ablate(
@@ -168,18 +212,22 @@ def ablate(
     histories: int = 300,
     seed: int = 1,
 ) -> Verdict:
-    """Run `histories` random ones (seeds from `seed` on) without the hooks `dropped`; shrink what fails."""
+    """Run the scenarios and `histories` random ones (seeds from `seed` on) without the hooks `dropped`; shrink what
+    fails."""
     dropped, assume = frozenset(dropped), frozenset(assume)
     factory = factory_for(design, dropped, assume)
     verdict = Verdict(design, dropped, assume, 0)
+    for name, history in SCENARIOS.items():
+        failure = run_history(factory, _allowed(history, assume))
+        if failure is not None:
+            verdict.scenarios.append(name)
+            verdict.add(shrink(factory, failure))
     for number in range(seed, seed + histories):
         verdict.histories += 1
         failure = run_history(factory, history_for(number, LENGTH, assume))
         if failure is not None:
-            failure = shrink(factory, failure)
             verdict.seeds.append(number)
-            if verdict.failure is None or len(failure.history) < len(verdict.failure.history):
-                verdict.failure = failure
+            verdict.add(shrink(factory, failure))
             if len(verdict.seeds) == TRIES:
                 break
     verdict.lazy = _becomes_lazy(factory)

@@ -19,7 +19,8 @@ from rmaplab.check.ablation import (
     smallest_set,
 )
 from rmaplab.check.claims import CLAIMS, judge
-from rmaplab.check.faults import FAULTS, Found, find_fault
+from rmaplab.check.faults import FAULTS, Fault, Found, find_fault
+from rmaplab.check.history import Failure
 from rmaplab.cli_support import busy, failures
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.errors import UserError
@@ -134,10 +135,16 @@ def _sets(name: str, histories: int, seed: int) -> Part:
     return "sets", name, {rule or "nothing": needed for rule, needed, _, _ in rows}, sets_text(name, rows)
 
 
+def _find(name: str, fault: Fault, histories: int, seed: int) -> tuple[int, Failure | None]:
+    """What of find_fault's answer can be sent between processes"""
+    found = find_fault(name, fault, histories=histories, seed=seed)
+    return found.histories, found.failure
+
+
 def _faults(names: list[str], histories: int, seed: int) -> Part:
-    found: list[Found] = in_processes(
-        [partial(find_fault, name, fault, histories=histories, seed=seed) for name in names for fault in FAULTS]
-    )
+    seeded = [(name, fault) for name in names for fault in FAULTS if fault.fits(name)]
+    results = in_processes([partial(_find, name, fault, histories, seed) for name, fault in seeded])
+    found = [Found(name, fault, *result) for (name, fault), result in zip(seeded, results, strict=True)]
     value = [
         {
             "design": item.design,

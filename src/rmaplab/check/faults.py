@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One seeded fault for each hook: does the oracle notice, in whichever design?
 
-A fault wraps or replaces a method of the design object, so it fits any design. Hooks 13 and 16 choose a lock and 15
-ends a lifetime: one operation at a time cannot tell right from wrong there.
+A fault wraps or replaces a method of the design object, so it fits any design. Where a hook only chooses among locks
+that could all be taken, or ends a lifetime that nobody looks at later, one operation at a time cannot tell right from
+wrong: such a fault is seeded only in the designs where it can (`designs`).
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rmaplab.check.ablation import drop_hooks
 from rmaplab.check.history import Failure, run_history, shrink
 from rmaplab.designs.registry import make_design
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.vma import Vma
+from rmaplab.workload.scenarios import SCENARIOS
 from rmaplab.workload.walk_ops import generate
 
 __all__ = ["FAULTS", "Fault", "Found", "find_fault"]
@@ -21,11 +24,19 @@ __all__ = ["FAULTS", "Fault", "Found", "find_fault"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault in hook `number`: what is wrong, and how it gets into a design object."""
+    """A fault in hook `number`: what is wrong, and how it gets into a design object.
+
+    designs: those that it makes wrong one operation at a time; empty: all
+    """
 
     number: int
     text: str
     apply: Callable[[Any], None]
+    designs: frozenset[str] = frozenset()
+
+    def fits(self, design: str) -> bool:
+        """Is it to be found in `design`?"""
+        return not self.designs or design in self.designs
 
 
 def _nothing(method: str) -> Callable[[Any], None]:
@@ -75,6 +86,13 @@ def _skip_last(design: Any) -> None:
     design.rmap_walk_anon = faulty
 
 
+def _as_mainline(number: int) -> Callable[[Any], None]:
+    def apply(design: Any) -> None:
+        drop_hooks(design, (number,))
+
+    return apply
+
+
 FAULTS = (
     Fault(1, "anon_vma_prepare does nothing", _nothing("anon_vma_prepare")),
     Fault(2, "folio_set_anon: index one too high", _index_off("folio_set_anon")),
@@ -92,12 +110,27 @@ FAULTS = (
     Fault(10, "folio_swapped_in: index one too high", _index_off("folio_swapped_in")),
     Fault(11, "ksm_walk visits nothing", _visits_nothing("ksm_walk")),
     Fault(12, "collect_procs_anon visits nothing", _visits_nothing("collect_procs_anon")),
+    Fault(
+        13,
+        "collapse_lock takes vma->anon_vma for an anon_vma",
+        _as_mainline(13),
+        frozenset({"anon_vma_lazy", "cow_context", "vma_set"}),
+    ),
+    Fault(14, "folio_removed does nothing", _nothing("folio_removed"), frozenset({"vma_set"})),
+    Fault(15, "mm_gone does nothing", _nothing("mm_gone"), frozenset({"cow_context", "vma_set"})),
+    Fault(
+        16,
+        "split_lock takes what is pinned for an anon_vma",
+        _as_mainline(16),
+        frozenset({"anon_vma_lazy", "cow_context", "gki", "gki_mm", "gki_nofork", "gki_sync", "vma_set"}),
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of a fault: histories until it was found (or run in vain), and the shrunk failure."""
+    """What became of a fault: random histories until it was found (or run in vain; 0: a scenario found it), and the
+    shrunk failure."""
 
     design: str
     fault: Fault
@@ -106,13 +139,18 @@ class Found:
 
 
 def find_fault(design: str, fault: Fault, *, histories: int = 300, seed: int = 1, length: int = 40) -> Found:
-    """Run random histories under `design` with `fault` until the oracle notices."""
+    """Run the scenarios, then random histories under `design` with `fault` until the oracle notices; of the scenarios
+    that it fails, the shortest."""
 
     def make() -> Hooks:
         made = make_design(design)
         fault.apply(made)
         return made
 
+    failures = [failure for history in SCENARIOS.values() if (failure := run_history(make, history))]
+    if failures:
+        shrunk = [shrink(make, failure) for failure in failures]
+        return Found(design, fault, 0, min(shrunk, key=lambda failure: len(failure.history)))
     for count in range(1, histories + 1):
         failure = run_history(make, generate(seed + count - 1, length))
         if failure is not None:

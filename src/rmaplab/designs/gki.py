@@ -63,6 +63,7 @@ class GkiDesign(LazyMark, LazyRootDesign):
     """
 
     name = "gki"
+    as_mainline = (15,)  # for `rmaplab hooks`: what mm_gone forgets would be a flag of the mm
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class PlainVmas:
     """Hook 8, and the two questions of hook 7 about merging."""
 
     kernel: Kernel
+    as_mainline: tuple[int, ...] = (8,)  # for `rmaplab hooks`
 
     def is_mergeable_anon_vma(self, target: Vma, anon_vma: Any, source: Vma | None, copied_from: Vma | None) -> bool:
         """Yes, but for one case: where mremap moves faulted pages next to a VMA that never was, and the kernel is older

@@ -8,12 +8,13 @@ from rmaplab.check.ablation import ALL_HOOKS, Verdict
 from rmaplab.check.claims import Evidence
 from rmaplab.check.faults import Found
 from rmaplab.report.text import wrap
+from rmaplab.workload.scenarios import SCENARIOS
 from rmaplab.workload.walk_ops import describe
 
 __all__ = ["claims_text", "evidence_json", "faults_text", "hooks_text", "matrix_text", "sets_text", "verdict_json"]
 
-_LOCKS_ONLY = {13, 16}
-"""Hooks that only choose a lock: one operation at a time cannot need them."""
+_CONCURRENT = {13, 15, 16}
+"""Hooks that choose a lock or end a lifetime: one operation at a time may not show what they are for."""
 
 
 def _word(verdict: Verdict) -> str:
@@ -23,6 +24,17 @@ def _word(verdict: Verdict) -> str:
     if not verdict.lazy:
         return f"not needed ({verdict.histories} histories): nothing is lazy then"
     return f"not needed ({verdict.histories} histories)"
+
+
+def _faults_cell(found: Sequence[Found], number: int) -> str:
+    of_hook = [item for item in found if item.fault.number == number]
+    if not of_hook:
+        return "."
+    return "!" if any(item.failure is None for item in of_hook) else str(max(map(_calls, of_hook)))
+
+
+def _calls(item: Found) -> int:
+    return len(item.failure.history) if item.failure is not None else 0
 
 
 def hooks_text(design: str, assume: Sequence[str], baseline: Verdict, verdicts: Sequence[Verdict]) -> str:
@@ -36,15 +48,14 @@ def hooks_text(design: str, assume: Sequence[str], baseline: Verdict, verdicts: 
         lines += ["", *wrap(f"hook {number:>2} {ALL_HOOKS[number].functions}", "        "), f"        {_word(verdict)}"]
         if verdict.failure is not None:
             lines += _history(verdict)
-        elif number in _LOCKS_ONLY:
-            lines.append("        (only a lock: histories run one operation at a time)")
+        elif number in _CONCURRENT:
+            lines.append("        (one operation at a time: a race may still need it)")
     return "\n".join(lines)
 
 
 def _ok(verdict: Verdict) -> str:
     if verdict.failure is None:
-        first = 1
-        return f"no violation in {verdict.histories} histories (seeds from {first})"
+        return f"no violation in {len(SCENARIOS)} scenarios and {verdict.histories} random histories"
     return f"VIOLATION {verdict.failure.name}"
 
 
@@ -82,15 +93,18 @@ def matrix_text(design: str, numbers: Sequence[int], rows: Sequence[tuple[str, S
 
 
 def faults_text(found: Sequence[Found]) -> str:
-    """Which seeded faults the oracle noticed."""
-    lines = ["seeded faults", f"  {'design':<15}{'hook':>4}  {'fault':<44}{'after':>6}{'calls':>6}"]
-    for item in found:
-        fault = f"  {item.design:<15}{item.fault.number:>4}  {item.fault.text:<44}"
-        if item.failure is None:
-            lines.append(f"{fault} not found ({item.histories})")
-        else:
-            lines.append(f"{fault}{item.histories:>6}{len(item.failure.history):>6}")
-    lines += wrap("  after: random histories until found; calls: length of the shrunk history", "  ")
+    """Which seeded faults the oracle noticed: calls of the shrunk history by design and hook."""
+    lines = ["seeded faults: calls of the shortest history that shows the one in hook", ""]
+    lines.append(f"  {'design':<15}" + "".join(f"{number:>3}" for number in ALL_HOOKS) + "   after")
+    for design in dict.fromkeys(item.design for item in found):
+        of_design = [item for item in found if item.design == design]
+        cells = "".join(f"{_faults_cell(of_design, number):>3}" for number in ALL_HOOKS)
+        lines.append(f"  {design:<15}{cells}{max(item.histories for item in of_design):>8}")
+    lines.append("")
+    lines += wrap("  ! not found; . none that one operation at a time could show", "  ")
+    lines += wrap("  after: random histories until the last was found, scenarios not counted", "  ")
+    for number, text in sorted({(item.fault.number, item.fault.text) for item in found}):
+        lines += wrap(f"  {number:>2}  {text}", "      ")
     return "\n".join(lines)
 
 
@@ -101,7 +115,7 @@ def claims_text(evidence: Sequence[Evidence]) -> str:
         word = "holds" if item.holds else "does not hold"
         lines += ["", *wrap(f"{item.claim.name}: {item.claim.text}: {word}", "   ")]
         for trial, verdict in zip(item.claim.trials, item.verdicts, strict=True):
-            result = f"no violation, {verdict.histories} histories"
+            result = f"no violation, {verdict.histories} random histories"
             if verdict.failure is not None:
                 result = f"{verdict.failure.name}"
             lines += wrap(f"   {trial.text}: {result}", "     ")
@@ -121,6 +135,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "needed": failure is not None,
         "lazy": verdict.lazy,
         "seeds": verdict.seeds,
+        "scenarios": verdict.scenarios,
         "invariant": failure.name if failure else None,
         "found": failure.text if failure else None,
         "history": [describe(op) for op in failure.history] if failure else None,

@@ -13,6 +13,7 @@ ksmd          first, pages (merges equal pages of all processes there)
 poison        page (memory failure)
 split_folio   page
 collapse      page (of the 2 MiB around it)
+execve        pages by which the stack moves down (in no random history: the seeds stay what they were)
 ============  ===================================================
 """
 
@@ -22,6 +23,8 @@ from random import Random
 from rmaplab.check.oracle import Oracle
 from rmaplab.mm import flags as fl
 from rmaplab.mm.access import entry_at, mm_read, mm_write
+from rmaplab.mm.exec import ElfMapper, bprm_mm_init
+from rmaplab.mm.exit import exit_mmap
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import ForkRefused
 from rmaplab.mm.huge_memory import split_folio
@@ -30,17 +33,21 @@ from rmaplab.mm.khugepaged import collapse_huge_page
 from rmaplab.mm.memory_failure import memory_failure
 from rmaplab.mm.migrate import migrate_folio
 from rmaplab.mm.mm import Mm
+from rmaplab.mm.mmap import brk
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, entries
+from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.stable_node import folio_test_ksm
+from rmaplab.mm.vma import Vma
 from rmaplab.mm.vmscan import shrink_folio
 from rmaplab.workload import random_ops
-from rmaplab.workload.random_ops import ANONYMOUS, HUGE, HUGE_PAGES, PROT_RW, SMALL, SMALL_PAGES, Op, World
+from rmaplab.workload.random_ops import ANONYMOUS, HEAP, HUGE, HUGE_PAGES, PROT_RW, SMALL, SMALL_PAGES, Op, World
 
 __all__ = ["WALK_OPS", "WalkWorld", "describe", "generate"]
 
 PAGE = fl.PAGE_SHIFT
 _COMMON = 3  # tokens 1 to _COMMON are stored by many, so that KSM finds equal pages
 _OFTEN = 16  # pages at the start of each region
+_STACK_GROWS = 32  # pages that setup_arg_pages adds below the argument page (stack_expand, 128 KiB)
 
 _WEIGHTS = {
     "mmap": 4,
@@ -108,6 +115,21 @@ def _walk_op(random: Random, process: int, name: str, huge: bool, step: int) -> 
     return Op(process, name, (page,))
 
 
+class _FreedMm(Mm):
+    """What an mm_struct becomes with its last reference: nobody may look for a VMA in it."""
+
+    __slots__ = ()
+
+    def vma_lookup(self, address: int) -> "Vma | None":
+        raise UseAfterFree(f"mm {self.ident} was freed")
+
+    def find_vma(self, address: int) -> "Vma | None":
+        raise UseAfterFree(f"mm {self.ident} was freed")
+
+    def vmas_in(self, start: int, end: int) -> list[Vma]:
+        raise UseAfterFree(f"mm {self.ident} was freed")
+
+
 class WalkWorld(World):
     """A :class:`World` with these operations, that keeps contents and has the oracle told of everything.
 
@@ -129,6 +151,9 @@ class WalkWorld(World):
         if user is not None:
             user(mm, *op.args)
             return
+        if op.name == "execve":
+            self.mms[op.process] = self._execve(mm, *op.args)
+            return
         try:
             super().apply(op)
         except ForkRefused:
@@ -138,7 +163,7 @@ class WalkWorld(World):
             if child is not None and child is not mm:
                 self.oracle.forked(mm, child)
         elif op.name == "exit":
-            self.oracle.exited(mm)
+            self._gone(mm)
         elif op.name not in ("write", "read"):
             self.oracle.changed(mm)
 
@@ -151,7 +176,27 @@ class WalkWorld(World):
         super().exit_all()
         self.oracle.check_gone()
 
+    def _gone(self, mm: Mm) -> None:
+        self.oracle.exited(mm)
+        mm.__class__ = _FreedMm
+
     # --- operations
+
+    def _execve(self, mm: Mm, moved: int) -> Mm:
+        """Arguments are copied to the stack of a new mm, the old one goes (exec_mmap), and the stack moves down to
+        where it is to lie (setup_arg_pages)."""
+        new = bprm_mm_init(self.kernel)
+        (stack,) = new.vmas
+        top = stack.vm_end >> PAGE
+        self.step += 1
+        self._store(new, top - 1, 1, self.step)
+        exit_mmap(mm)
+        self._gone(mm)
+        start, end = top - 1 - _STACK_GROWS - moved, top - moved
+        ElfMapper(new).stack_moved(start << PAGE, end << PAGE, stack.vm_pgoff - _STACK_GROWS)
+        self.oracle.changed(new)
+        brk(new, HEAP << PAGE)
+        return new
 
     def _write(self, mm: Mm, page: int) -> None:
         super()._write(mm, page)
@@ -232,6 +277,8 @@ def describe(op: Op) -> str:
     >>> describe(Op(1, "reclaim", (0x10000, 2, 1)))
     '1: reclaim(0x10000000, 2 pages, stays in the swap cache)'
     """
+    if op.name == "execve":
+        return f"{op.process}: execve(stack moves down {op.args[0]} pages)"
     if op.name not in WALK_OPS:
         return random_ops.describe(op)
     texts = [f"{op.args[0] << PAGE:#x}"]
