@@ -4,13 +4,19 @@
 from dataclasses import dataclass
 
 __all__ = [
+    "ALLOCATION_MAY_FAIL",
     "BAD_DEREFERENCE",
     "COW_ISOLATION",
+    "DEADLOCK",
     "INVARIANTS",
     "KERNEL_BUG",
     "LEAK",
+    "LOCK_ORDER",
+    "LOCK_RULE",
     "MAPCOUNT",
     "REFCOUNT",
+    "SLEEP_IN_RCU",
+    "STEP_BOUND",
     "USE_AFTER_FREE",
     "WALK_MISSES_PTE",
     "WALK_WRONG_VMA",
@@ -26,6 +32,12 @@ COW_ISOLATION = "cow-isolation"
 LEAK = "leak"
 KERNEL_BUG = "kernel-bug"
 BAD_DEREFERENCE = "bad-dereference"
+LOCK_RULE = "lock-rule"
+LOCK_ORDER = "lock-order"
+DEADLOCK = "deadlock"
+SLEEP_IN_RCU = "sleep-in-rcu"
+ALLOCATION_MAY_FAIL = "allocation-may-fail"
+STEP_BOUND = "step-bound"
 
 INVARIANTS = {
     WALK_MISSES_PTE: "a walk under the locks that its user holds reaches every entry that maps the folio",
@@ -36,6 +48,12 @@ INVARIANTS = {
     COW_ISOLATION: "a write is never seen through another private mapping; nothing else changes what is seen",
     LEAK: "after every process has exited, no object, page, slot or node is left",
     KERNEL_BUG: "no assertion of the kernel's own (VM_BUG_ON) fails",
+    LOCK_RULE: "every access holds a lock that the rules ask for, or is declared to be lockless (process_addrs.rst)",
+    LOCK_ORDER: "locks are taken in one order (lockdep)",
+    DEADLOCK: "some task can always go on until all have ended",
+    SLEEP_IN_RCU: "no lock that may sleep is waited for in an RCU section or under a spinlock",
+    ALLOCATION_MAY_FAIL: "an operation that ran out of memory left everything as it was",
+    STEP_BOUND: "every execution ends",
     BAD_DEREFERENCE: "no code takes a tagged word, or an object of another type, for an anon_vma",
 }
 

@@ -45,7 +45,9 @@ class Kernel:
         self.profile = profile
         self.locks: Any = locks if locks is not None else CountingLocks()
         self.thp = thp
-        self.slabs: tuple[SlabCache, ...] = tuple(SlabCache(name, number) for number, name in enumerate(CACHE_NAMES))
+        self.slabs: tuple[SlabCache, ...] = tuple(
+            self.slab_cache(name, number, None) for number, name in enumerate(CACHE_NAMES)
+        )
         self.vm_area_struct, self.anon_vma, self.anon_vma_chain = self.slabs
         self.mem: MemMap = ContentsMap() if contents else MemMap()
         self.swap = Swap(self)
@@ -58,10 +60,14 @@ class Kernel:
         self.mms_created = 0
         hooks.attach(self)
 
+    def slab_cache(self, name: str, number: int, size: SlabSize | None) -> SlabCache:
+        """Makes a cache; the checker's kernel has caches of its own kind."""
+        return SlabCache(name, number, size)
+
     def slab(self, name: str, object_size: int) -> SlabCache:
         """A new cache of a design, for objects of `object_size` bytes (kmem_cache_create). For use in its attach()."""
         slot_size = -(-object_size // _POINTER) * _POINTER
-        cache = SlabCache(name, len(self.slabs), SlabSize(object_size, slot_size))
+        cache = self.slab_cache(name, len(self.slabs), SlabSize(object_size, slot_size))
         self.slabs = (*self.slabs, cache)
         return cache
 

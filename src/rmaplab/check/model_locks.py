@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The locks of the model under the checker: the same methods as :class:`rmaplab.mm.locks.CountingLocks`, but each is a
+scheduling point, waits, and knows the rule book (Documentation/mm/process_addrs.rst, lockdep)."""
+
+from types import TracebackType
+from typing import Any
+
+from rmaplab.check.engine import ModelLock, Run, Task, join
+from rmaplab.check.footprint import (
+    ACQUIRE_READ,
+    ACQUIRE_WRITE,
+    READ,
+    RELEASE_READ,
+    RELEASE_WRITE,
+    TRY_READ,
+    TRY_WRITE,
+    WRITE,
+    Location,
+)
+from rmaplab.check.violation import LOCK_ORDER, LOCK_RULE, SLEEP_IN_RCU, USE_AFTER_FREE, Violation
+from rmaplab.mm.flags import PMD_SHIFT
+
+__all__ = ["CheckedLocks"]
+
+SPINS = ("ptl", "page_table_lock")
+TRIED = ("mmap_lock", "folio", "vma")
+"""Kinds that somebody may try without waiting: when they are let go matters, so that is a scheduling point."""
+
+
+class _Guard:
+    """Lets a lock go at the end of a with block."""
+
+    __slots__ = ("lock", "locks", "write")
+
+    def __init__(self, locks: "CheckedLocks", lock: ModelLock, write: bool) -> None:
+        self.locks = locks
+        self.lock = lock
+        self.write = write
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self.locks.run.task is not None and not (kind is not None and not issubclass(kind, Exception)):
+            self.locks.release(self.lock, self.write)
+
+
+class _Section:
+    """An RCU read-side or a lockless section."""
+
+    __slots__ = ("attribute", "run")
+
+    def __init__(self, run: Run, attribute: str) -> None:
+        self.run = run
+        self.attribute = attribute
+
+    def __enter__(self) -> None:
+        task = self.run.task
+        assert task is not None
+        if self.attribute == "rcu" and not task.rcu:
+            task.rcu_since += 1
+            self.run.touch(("rcu", "grace period"), READ)
+        setattr(task, self.attribute, getattr(task, self.attribute) + 1)
+
+    def __exit__(self, *error: object) -> None:
+        task = self.run.task
+        if task is not None:
+            setattr(task, self.attribute, getattr(task, self.attribute) - 1)
+
+
+class _Nothing:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+_NOTHING = _Nothing()
+
+
+class CheckedLocks:
+    """See :class:`rmaplab.mm.locks.CountingLocks` for the methods. Before the tasks start, and after they have ended,
+    locks do nothing.
+
+    order: the lock order learned so far: (held, acquired) kinds; shared by all executions of a world
+    """
+
+    def __init__(self, run: Run, order: dict[tuple[str, str], str]) -> None:
+        self.run = run
+        self.order = order
+
+    # --- machinery
+
+    def _lock(self, kind: str, *key: Any) -> ModelLock:
+        location: Location = ("lock", " ".join(map(str, (kind, *key))))
+        lock = self.run.locks.get(location)
+        if lock is None:
+            lock = self.run.locks[location] = ModelLock(kind, location, kind not in SPINS)
+        return lock
+
+    def _acquire(self, lock: ModelLock, write: bool) -> Any:
+        run = self.run
+        task = run.task
+        if task is None:
+            return _NOTHING
+        self._may_wait(task, lock)
+        how = "" if lock.kind in (*SPINS, "folio") else " for writing" if write else " for reading"
+        run.point(f"lock {lock.location[1]}{how}", lock, write)
+        self._take(task, lock, write)
+        run.touch_lock(lock, ACQUIRE_WRITE if write else ACQUIRE_READ)
+        return _Guard(self, lock, write)
+
+    def _try(self, lock: ModelLock, write: bool, allowed: bool = True) -> Any:
+        run = self.run
+        task = run.task
+        if task is None:
+            return _NOTHING
+        outcomes = 2 if task.failures < run.tryfail else 1
+        outcome = run.point(f"trylock {lock.location[1]}", outcomes=outcomes)
+        mode = TRY_WRITE if write else TRY_READ
+        if outcome or not allowed or not lock.free_for(write):
+            task.failures += outcome
+            run.touch_lock(lock, mode)
+            run.note("fails")
+            return None
+        self._take(task, lock, write)
+        run.touch_lock(lock, mode | (ACQUIRE_WRITE if write else ACQUIRE_READ))
+        return _Guard(self, lock, write)
+
+    def _may_wait(self, task: Task, lock: ModelLock) -> None:
+        if lock.writer is task or task in lock.readers:
+            raise Violation(LOCK_RULE, f"{task.name} waits for {lock.location[1]}, which it holds itself")
+        if lock.sleeps:
+            spin = next((held for held in task.held if not held.sleeps), None)
+            if task.rcu or spin is not None:
+                where = "in an RCU read-side section" if task.rcu else f"under {spin.location[1] if spin else ''}"
+                raise Violation(SLEEP_IN_RCU, f"{task.name} may sleep for {lock.location[1]} {where}")
+        for held in task.held:
+            if held.kind != lock.kind and (held.kind, lock.kind) not in self.order:
+                self._learn(task, held, lock)
+
+    def _learn(self, task: Task, held: ModelLock, lock: ModelLock) -> None:
+        self.order[held.kind, lock.kind] = f"{task.name}: {held.location[1]}, then {lock.location[1]}"
+        reachable: set[str] = set()
+        todo = [lock.kind]
+        while todo:
+            kind = todo.pop()
+            if kind == held.kind:
+                chain = "; ".join(
+                    text for (a, _), text in self.order.items() if a in reachable | {held.kind, lock.kind}
+                )
+                raise Violation(LOCK_ORDER, f"{task.name} takes {lock.kind} under {held.kind}: a cycle ({chain})")
+            if kind not in reachable:
+                reachable.add(kind)
+                todo += [b for a, b in self.order if a == kind]
+
+    def _take(self, task: Task, lock: ModelLock, write: bool) -> None:
+        clock = task.clock
+        if lock.released is not None:
+            join(clock, lock.released)
+        if write:
+            if lock.read_released is not None:
+                join(clock, lock.read_released)
+            lock.writer = task
+        else:
+            lock.readers.append(task)
+        self.run.base = clock.copy()
+        task.held.append(lock)
+
+    def release(self, lock: ModelLock, write: bool) -> None:
+        """Let `lock` go; with the mmap lock also the VMAs locked for writing under it."""
+        run = self.run
+        task = run.task
+        assert task is not None
+        if lock.kind in TRIED:
+            run.point(f"unlock {lock.location[1]}")
+        task.visiting = None
+        if write and lock.kind == "mmap_lock":
+            mine = [vma_lock for mm_lock, vma_lock in task.vma_writes if mm_lock is lock]
+            task.vma_writes = [pair for pair in task.vma_writes if pair[0] is not lock]
+            for vma_lock in mine:
+                self._let_go(task, vma_lock, True)
+        self._let_go(task, lock, write)
+
+    def _let_go(self, task: Task, lock: ModelLock, write: bool) -> None:
+        task.held.remove(lock)
+        clock = task.clock
+        if write:
+            lock.writer = None
+            lock.released = clock
+            lock.read_released = None
+        else:
+            lock.readers.remove(task)
+            if lock.read_released is None:
+                lock.read_released = clock.copy()
+            else:
+                joined = lock.read_released.copy()
+                join(joined, clock)
+                lock.read_released = joined
+        self.run.touch_lock(lock, RELEASE_WRITE if write else RELEASE_READ)
+
+    # --- who holds what
+
+    def holds(self, kind: str, *key: Any, write: bool = False) -> bool:
+        """Does the running task hold that lock (for writing)?"""
+        task = self.run.task
+        assert task is not None
+        location = ("lock", " ".join(map(str, (kind, *key))))
+        return any(held.location == location and (not write or held.writer is task) for held in task.held)
+
+    def holds_kind(self, kind: str) -> bool:
+        """Does the running task hold any lock of that kind?"""
+        task = self.run.task
+        assert task is not None
+        return any(held.kind == kind for held in task.held)
+
+    # --- the locks
+
+    def mmap_read(self, mm: Any) -> Any:
+        return self._acquire(self._lock("mmap_lock", self.run.name(mm)), False)
+
+    def mmap_write(self, mm: Any) -> Any:
+        return self._acquire(self._lock("mmap_lock", self.run.name(mm)), True)
+
+    def mmap_read_trylock(self, mm: Any) -> Any:
+        return self._try(self._lock("mmap_lock", self.run.name(mm)), False)
+
+    def vma_start_read(self, vma: Any) -> Any:
+        if self.run.task is None:
+            return _NOTHING
+        self.run.alive(vma)
+        return self._try(self._lock("vma", self.run.name(vma)), False, any(v is vma for v in vma.vm_mm.raw_vmas()))
+
+    def vma_start_write(self, vma: Any) -> None:
+        run = self.run
+        task = run.task
+        if task is None:
+            return
+        lock = self._lock("vma", run.name(vma))
+        if lock.writer is task:
+            return
+        mmap = self._lock("mmap_lock", run.name(vma.vm_mm))
+        if mmap.writer is not task:
+            raise Violation(LOCK_RULE, f"{task.name} locks {run.name(vma)} for writing without its mmap lock")
+        self._acquire(lock, True)
+        task.vma_writes.append((mmap, lock))
+
+    def _rmap_lock(self, anon_vma: Any) -> ModelLock:
+        if self.run.task is not None:
+            self.run.alive(anon_vma)
+        return self._lock("anon_vma", self.run.name(getattr(anon_vma, "root", anon_vma)))
+
+    def anon_vma_read(self, anon_vma: Any) -> Any:
+        return self._acquire(self._rmap_lock(anon_vma), False) if self.run.task is not None else _NOTHING
+
+    def anon_vma_write(self, anon_vma: Any) -> Any:
+        return self._acquire(self._rmap_lock(anon_vma), True) if self.run.task is not None else _NOTHING
+
+    def anon_vma_trylock_read(self, anon_vma: Any) -> Any:
+        return self._try(self._rmap_lock(anon_vma), False) if self.run.task is not None else _NOTHING
+
+    def page_table(self, mm: Any, address: int) -> Any:
+        run = self.run
+        task = run.task
+        if task is None:
+            return _NOTHING
+        i = address >> PMD_SHIFT
+        name = run.name(mm)
+        lock = self._lock("ptl", name, i)
+        if lock.writer is task:
+            raise Violation(LOCK_RULE, f"{task.name} takes {lock.location[1]} twice")
+        if not (task.lockless or self._keeps_tables(task, mm, name)):
+            raise Violation(
+                LOCK_RULE, f"{task.name} walks the page tables of {name} with neither mmap, VMA nor rmap lock"
+            )
+        guard = self._acquire(lock, True)
+        task.visiting = ("tables", name)
+        return guard
+
+    def _keeps_tables(self, task: Task, mm: Any, name: str) -> bool:
+        mmap = f"mmap_lock {name}"
+        for held in task.held:
+            if held.kind == "anon_vma" or held.location[1] == mmap:
+                return True
+            if held.kind == "vma" and any(held.location[1] == f"vma {self.run.name(v)}" for v in mm.raw_vmas()):
+                return True
+        return False
+
+    def page_table_lock(self, mm: Any) -> Any:
+        return self._acquire(self._lock("page_table_lock", self.run.name(mm)), True)
+
+    def folio(self, folio: Any) -> Any:
+        return self._acquire(self._lock("folio", self.run.name(folio)), True)
+
+    def folio_trylock(self, folio: Any) -> Any:
+        return self._try(self._lock("folio", self.run.name(folio)), True)
+
+    def rcu_read(self) -> Any:
+        return _Section(self.run, "rcu") if self.run.task is not None else _NOTHING
+
+    def lockless(self) -> Any:
+        return _Section(self.run, "lockless") if self.run.task is not None else _NOTHING
+
+    def free_pgtables(self, mm: Any, start: int, end: int) -> None:
+        run = self.run
+        task = run.task
+        if task is None:
+            return
+        name = run.name(mm)
+        run.point(f"free page tables of {name}")
+        run.touch((name, "tables"), WRITE)
+        for other in run.tasks:
+            if other is not task and other.visiting == ("tables", name):
+                raise Violation(USE_AFTER_FREE, f"{task.name} frees page tables of {name} in which {other.name} walks")
