@@ -441,6 +441,36 @@ def test_teardown_stands_at_the_last_write_lock(tmp_path: Path, perf: PerfText) 
     assert trace.meta.teardown == "seen"
 
 
+@pytest.mark.parametrize(("before", "last"), [(1, "exit_mmap"), (8, "mprotect")])
+def test_teardown_stands_a_part_of_the_way_behind_its_lock(
+    tmp_path: Path, perf: PerfText, before: int, last: str
+) -> None:
+    """Would catch: a teardown that unlinks everything at the instant of its lock, or after all that happens meanwhile.
+    A relative's call that comes at once after the lock is before it, one that comes later is behind it."""
+    perf.new_task(10, 11, 0x1200000)
+    perf.gone(10)
+    perf.lock(10, MM)
+    for _ in range(before):
+        perf.slab(10, "-v900", site="exit_mmap")
+    perf.enter(11, "mprotect", start=0x1000, len=0x1000, prot=1)
+    perf.lock(11, OTHER)
+    perf.exit(11, "mprotect")
+    for _ in range(20 - before):
+        perf.slab(10, "-v900", site="exit_mmap")
+    perf.exit_mmap(10)
+    made = [op for op in ops(perf.trace(tmp_path)) if op in ("mprotect", "exit_mmap")]
+    assert made[-1] == last
+
+
+def test_descriptor_that_is_no_number(tmp_path: Path, perf: PerfText) -> None:
+    """Would catch: a traceback for one damaged argument."""
+    perf.event(10, "syscalls:sys_enter_mmap:", "addr: 0x0, len: 0x1000, prot: 0x1, flags: 0x2, fd: 0\x003, off: 0x0")
+    perf.exit(10, "mmap", 0x5000)
+    trace = perf.trace(tmp_path)
+    assert "mmap" not in ops(trace)
+    assert trace.meta.ignored["arguments of mmap that cannot be read"] == 1
+
+
 def test_teardown_without_locks_stands_at_the_first_free(tmp_path: Path) -> None:
     """Would catch: the teardown placed after what it frees."""
     perf = PerfText()

@@ -46,6 +46,10 @@ _LATE_FAILURES: Final = frozenset({_E2BIG, _ENOEXEC, _EFAULT})
 """Errors of execve that are found only after the new mm was made."""
 _EXEC_MAPPINGS: Final = 64
 """More than any execve makes: stack, segments of program and interpreter, bss, [vdso] and its like."""
+_TEARDOWN_PART: Final = 0.15
+"""Where a teardown stands between its lock and the record that ends it. It unlinks all VMAs first, then frees them, and
+relatives may work on the same anon_vmas at once, under other mmap locks: no place is right for every VMA. Measured in
+docs/trace-format.md."""
 _MM_SIZE: Final = 0x400
 """mm_struct's maple tree lies this near to its start (bytes, generous)."""
 
@@ -365,7 +369,11 @@ class Importer:
             row.file_key = ("shared", identity)
             row.file_name = "shared memory" if mapping is None else mapping.name
             return True
-        descriptor = int(call.text.rpartition("fd: ")[2].partition(",")[0], 16) & 0xFFFFFFFF
+        try:
+            descriptor = int(call.text.rpartition("fd: ")[2].partition(",")[0], 16) & 0xFFFFFFFF
+        except ValueError:
+            self._count(f"arguments of {call.name} that cannot be read")
+            return False
         if mapping is not None:
             row.file_key, row.file_name = ("open", mapping.identity, descriptor), mapping.name
         else:
@@ -666,6 +674,8 @@ class Importer:
     def _teardown_row(self, task: Task, call: Call, position: int, time: int) -> None:
         if position < 0 and call.first_free >= 0:
             position, time = call.first_free, call.first_free_time
+        elif position >= 0:
+            position += int((self._position - position) * _TEARDOWN_PART)
         self._row(task, call, "exit_mmap", position, time)
 
     # ---- the end ----------------------------------------------------------------------------
