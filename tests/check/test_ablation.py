@@ -2,9 +2,11 @@
 """Hooks taken out of designs: what the seed mail says is needed, is; what a restriction makes needless, is not."""
 
 import pytest
+from click.testing import CliRunner
 
-from rmaplab.check.ablation import RESTRICTIONS, ablate, check_restrictions, implemented_hooks
+from rmaplab.check.ablation import ALL_HOOKS, RESTRICTIONS, ablate, check_restrictions, implemented_hooks
 from rmaplab.check.history import Failure, run_history, shrink
+from rmaplab.cli import main
 from rmaplab.designs.registry import make_design
 from rmaplab.errors import UserError
 from rmaplab.workload.random_ops import Op
@@ -141,3 +143,22 @@ def test_shrinking_keeps_what_matters() -> None:
     for i in range(len(small.history)):
         shorter: tuple[Op, ...] = small.history[:i] + small.history[i + 1 :]
         assert run_history(broken, shorter) is None, "an operation could be left out"  # type: ignore[arg-type]
+
+
+def test_summary_of_several_designs() -> None:
+    """A table whose columns are not the hooks', or that calls a needed hook needless."""
+    arguments = ["hooks", "--design", "gki_mm", "--design", "cow_context", "--histories", "1", "--no-claims"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    lines = result.output.partition("hooks: calls of the shortest history")[2].splitlines()
+    assert lines[2].split() == ["design", *map(str, ALL_HOOKS)]
+    gki_mm, cow_context = (dict(zip(ALL_HOOKS, line.split()[1:], strict=True)) for line in lines[3:5])
+    assert [gki_mm[n] for n in (1, 7, 8, 13, 15)] == ["l", "-", ".", "-", "-"]
+    assert [cow_context[n] for n in (8, 14)] == [".", "."]
+    assert all(cell.isdigit() for n, cell in cow_context.items() if n not in (8, 14))
+
+
+def test_no_summary_of_one_design() -> None:
+    """The same twice."""
+    result = CliRunner().invoke(main, ["hooks", "--design", "gki", "--hook", "1", "--histories", "1", "--no-claims"])
+    assert "shortest history that breaks" not in result.output

@@ -3,6 +3,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -32,6 +33,7 @@ from rmaplab.report.hooks import (
     hooks_text,
     matrix_text,
     sets_text,
+    summary_text,
     verdict_json,
 )
 
@@ -86,7 +88,10 @@ def hooks_command(
         names = list(designs) or design_names()
         hooks = {name: _numbers(name, asked) for name in names}
     run = partial(ablate, histories=histories, seed=seed)
-    parts = [partial(_table, name, hooks[name], restrictions, run) for name in names]
+    tables: list[tuple[str, list[Verdict]]] = []
+    parts: list[Callable[[], Part]] = [partial(_table, name, hooks[name], restrictions, run, tables) for name in names]
+    if len(names) > 1:
+        parts.append(partial(_summary, restrictions, tables))
     if combine:
         parts += [partial(_matrix, name, hooks[name], run) for name in names]
     if sets:
@@ -102,7 +107,7 @@ def hooks_command(
                 kind, name, value, text = part()
             if name:
                 result.setdefault(kind, {})[name] = value
-            else:
+            elif kind:
                 result[kind] = value
             if not as_json:
                 click.echo(("\n" if i else "") + text)
@@ -116,15 +121,28 @@ def hooks_command(
 
 
 Part = tuple[str, str, Any, str]
-"""One table: key in the JSON, design or "", value in the JSON, text."""
+"""One table: key in the JSON or "", design or "", value in the JSON, text."""
 
 
-def _table(name: str, numbers: list[int], restrictions: frozenset[str], run: "partial[Verdict]") -> Part:
+def _table(
+    name: str,
+    numbers: list[int],
+    restrictions: frozenset[str],
+    run: "partial[Verdict]",
+    tables: list[tuple[str, list[Verdict]]],
+) -> Part:
+    """tables: where the verdicts go for the summary"""
     jobs = [partial(run, name, (), restrictions)]
     jobs += [partial(run, name, (number,), restrictions) for number in numbers]
     baseline, *verdicts = in_processes(jobs)
+    tables.append((name, verdicts))
     value = {"all_hooks": verdict_json(baseline), "dropped": [verdict_json(v) for v in verdicts]}
     return "designs", name, value, hooks_text(name, sorted(restrictions), baseline, verdicts)
+
+
+def _summary(restrictions: frozenset[str], tables: list[tuple[str, list[Verdict]]]) -> Part:
+    """In the text only: it says nothing that the tables do not"""
+    return "", "", None, summary_text(sorted(restrictions), tables)
 
 
 def _sets(name: str, histories: int, seed: int) -> Part:

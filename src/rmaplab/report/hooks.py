@@ -11,7 +11,16 @@ from rmaplab.report.text import wrap
 from rmaplab.workload.scenarios import SCENARIOS
 from rmaplab.workload.walk_ops import describe
 
-__all__ = ["claims_text", "evidence_json", "faults_text", "hooks_text", "matrix_text", "sets_text", "verdict_json"]
+__all__ = [
+    "claims_text",
+    "evidence_json",
+    "faults_text",
+    "hooks_text",
+    "matrix_text",
+    "sets_text",
+    "summary_text",
+    "verdict_json",
+]
 
 _CONCURRENT = {13, 15, 16}
 """Hooks that choose a lock or end a lifetime: one operation at a time may not show what they are for."""
@@ -51,6 +60,24 @@ def hooks_text(design: str, assume: Sequence[str], baseline: Verdict, verdicts: 
         elif number in _CONCURRENT:
             lines.append("        (one operation at a time: a race may still need it)")
     return "\n".join(lines)
+
+
+def summary_text(assume: Sequence[str], tables: Sequence[tuple[str, Sequence[Verdict]]]) -> str:
+    """One row for each design, one column for each hook: calls of the shortest history that breaks it."""
+    under = f", assuming {', '.join(assume)}" if assume else ""
+    lines = wrap(f"hooks{under}: calls of the shortest history that breaks the design without", "  ")
+    lines += ["", f"  {'design':<15}" + "".join(f"{number:>3}" for number in ALL_HOOKS)]
+    for design, verdicts in tables:
+        cells = {number: _cell(verdict) for verdict in verdicts for number in verdict.dropped}
+        lines.append(f"  {design:<15}" + "".join(f"{cells.get(number, '.'):>3}" for number in ALL_HOOKS))
+    lines += ["", *wrap("  . as mainline or not asked; - not needed; l nothing is lazy without it", "  ")]
+    return "\n".join(lines)
+
+
+def _cell(verdict: Verdict) -> str:
+    if verdict.failure is not None:
+        return str(len(verdict.failure.history))
+    return "-" if verdict.lazy else "l"
 
 
 def _ok(verdict: Verdict) -> str:
