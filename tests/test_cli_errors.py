@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from rmaplab.cli import main
 from rmaplab.trace.bundled import bundled_path
+from rmaplab.trace.schema import Meta, Trace
 from rmaplab.trace.store import read_trace, write_trace
 
 
@@ -87,6 +88,32 @@ def test_unknown_names_list_the_known() -> None:
     one_line(run("hooks", "--design", "gki", "--hook", "99"), "known are 1, 2")
     one_line(run("hooks", "--assume", "no-forks"), "never-fork")
     one_line(run("hooks", "--histories", "0"), "1 or more")
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    """A table of zeroes and a change in percent of nothing, for a recording that missed its program."""
+    empty, missed = tmp_path / "empty.parquet", tmp_path / "missed.parquet"
+    trace = Trace.empty(Meta(kernel="6.18.0"))
+    write_trace(trace, empty)
+    trace.append("exit", time=5, tid=7, pid=7, call=1, quiescent=True)
+    write_trace(trace, missed)
+    for options in ([], ["--json"], ["--cost"], ["--over-time", "--by-process"], ["--cover-letter"]):
+        one_line(run("compare", str(empty), *options), "empty.parquet", "no operations")
+        one_line(run("compare", str(missed), *options), "missed.parquet", "none of its 1 operations")
+
+
+def test_cover_letter_needs_another_design() -> None:
+    """A mail with a heading and no table."""
+    one_line(run("compare", "redis", "--cover-letter", "--design", "anon_vma"), "--design")
+
+
+def test_all_designs_and_one_of_them() -> None:
+    """`all` that is unknown as soon as a name stands beside it."""
+    both, all_ = (
+        run("compare", "redis", "--design", "all", "--design", "gki"),
+        run("compare", "redis", "--design", "all"),
+    )
+    assert both.exit_code == 0 and both.stdout == all_.stdout
 
 
 def test_recording_without_truth(tmp_path: Path) -> None:

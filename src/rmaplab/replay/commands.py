@@ -11,6 +11,7 @@ import click
 from rmaplab.cli_support import busy, failures, profile_option, progress, resolve_profile
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.errors import UserError
+from rmaplab.mm.kernel import CACHE_NAMES
 from rmaplab.mm.slab import SLAB_PROFILES
 from rmaplab.replay.compare import BASE, compare
 from rmaplab.replay.run import no_gc
@@ -27,7 +28,7 @@ _BUCKETS = 24
 
 def _check_designs(designs: tuple[str, ...]) -> list[str]:
     names = list(designs) or [BASE, "anon_vma_lazy"]
-    if names == ["all"]:
+    if "all" in names:
         names = design_names()
     for name in names:
         make_design(name)
@@ -64,9 +65,13 @@ def compare_command(
         names = _check_designs(designs)
         if slabs is not None and slabs not in SLAB_PROFILES:
             raise UserError(f"no slab profile {slabs!r}; known are {', '.join(map(repr, SLAB_PROFILES))}")
+        if letter and set(names) == {BASE}:
+            raise UserError(f"--cover-letter shows another design against {BASE}: name one with --design")
         source = file or DEFAULT
         with progress("reading") as told:
             trace = open_trace(bundled_path(source), progress=told)
+        if not len(trace):
+            raise UserError(f"{Path(source).name} has no operations: nothing to compare")
         profile = resolve_profile(rules, trace.meta.kernel)
         with busy(f"replaying under {len(names)} designs"):
             result = compare(
@@ -78,6 +83,8 @@ def compare_command(
                 buckets=_BUCKETS if over_time else 0,
                 cost=cost,
             )
+        if not result.moments[0].designs[BASE][CACHE_NAMES[0]].objects:
+            raise UserError(f"{Path(source).name}: none of its {len(trace)} operations maps memory: nothing to compare")
     if as_json:
         click.echo(json.dumps(comparison_json(result), indent=2))
     elif letter:
