@@ -129,8 +129,8 @@ def test_processes_add_up_at_every_peak(design: str) -> None:
 
 
 def test_stretches_of_a_fork() -> None:
-    """Bytes over time with stretches so short that each holds one row, by the slots of the handmade recording: 192 a VMA,
-    104 an anon_vma, 64 an AVC."""
+    """Bytes over time with stretches so short that each holds one row, by the slots of the handmade recording: 192 a
+    VMA, 104 an anon_vma, 64 an AVC."""
     comparison = compare(fork_and_exit(), [LAZY], V6_18, buckets=1000)
     # the written stack; a VMA more; its first write; the fork; the child has gone; the parent, too
     written = 192 + 104 + 64

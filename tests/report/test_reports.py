@@ -19,8 +19,13 @@ from rmaplab.mm.profile import V6_18
 from rmaplab.replay.compare import Comparison, compare
 from rmaplab.replay.truth import Mismatch, TruthReport
 from rmaplab.report.compare import comparison_json, comparison_text, cover_letter
+from rmaplab.report.synth import calibration_json, table_json
 from rmaplab.report.text import WIDTH, change, share, wrap
 from rmaplab.report.truth import truth_json, truth_text
+from rmaplab.synth.android import generate
+from rmaplab.synth.calibrate import measure
+from rmaplab.synth.parameters import AndroidParameters
+from rmaplab.synth.table import Variant, predict
 from rmaplab.trace.schema import Meta
 from tests.replay.recordings import bundled
 from tests.replay.test_compare import LAZY, fork_and_exit
@@ -180,6 +185,91 @@ def test_every_documented_key_is_there(command: str) -> None:
     printed = set(output(command, "redis", *(["--cost"] if command == "compare" else [])))
     assert len(promised) >= 15
     assert promised <= printed
+
+
+# --- JSON of hooks and synth
+
+
+def table_keys(section: str) -> set[str]:
+    """The keys in the first cells of the table of one section."""
+    text = DOCS.read_text().split(f"## `{section}`")[1].split("\n## ")[0]
+    return {key for row in re.findall(r"^\| (`[^|]*) \|", text, re.M) for key in re.findall(r"`([a-z_]+)`", row)}
+
+
+def listed(section: str, start: str, end: str = "\n\n") -> set[str]:
+    """The keys of the paragraph that starts so, parentheses left out."""
+    text = DOCS.read_text().split(f"## `{section}`")[1].split("\n## ")[0]
+    paragraph = (text + "\n\n").split(start)[1].split(end)[0]
+    return set(re.findall(r"`([a-z_]+)`", re.sub(r"\([^)]*\)", "", paragraph)))
+
+
+HOOKS = "rmaplab hooks --json"
+
+
+def test_keys_of_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of the document that is not printed, or one printed that the document does not know."""
+    from rmaplab.check import commands
+
+    for name, less in (("RESTRICTIONS", ["no-ksm"]), ("_SETS", ("",)), ("CLAIMS", commands.CLAIMS[:1])):
+        monkeypatch.setattr(commands, name, less)
+    value = output(
+        "hooks", "--design", "gki_mm", "--hook", "9", "--histories", "1", "--sets", "--faults", "--combinations"
+    )
+    assert set(value) == table_keys(HOOKS) - {"interrupted"}
+    verdict = value["designs"]["gki_mm"]["all_hooks"]
+    assert set(verdict) == listed(HOOKS, "A verdict:")
+    assert {tuple(sorted(v)) for v in value["designs"]["gki_mm"]["dropped"]} == {tuple(sorted(verdict))}
+    assert set(value["designs"]["gki_mm"]) == {"all_hooks", "dropped"} <= documented(HOOKS)
+    assert set(value["faults"][0]) == {"design", "hook", "fault", "histories", "calls"} <= documented(HOOKS)
+    assert set(value["combinations"]["gki_mm"][0]) == {"assume", "verdicts"} <= documented(HOOKS)
+    claim = value["claims"][0]
+    assert set(claim) == {"claim", "text", "holds", "trials"} <= documented(HOOKS)
+    assert set(claim["trials"][0]) == {*verdict, "text", "must_hold"}
+
+
+SYNTH, TABLE, CALIBRATE = (
+    "rmaplab synth android --json",
+    "rmaplab synth android --table --json",
+    "rmaplab synth calibrate --json",
+)
+
+
+def test_keys_of_a_generated_trace(tmp_path: Path) -> None:
+    """The same for what `synth android -o` says."""
+    value = output("synth", "android", "--scale", "0.01", "--applications", "2", "-o", str(tmp_path / "a.parquet"))
+    assert set(value) == table_keys(SYNTH)
+    assert value["synthetic"] is True
+    assert list(value["points"]) == ["after boot", "after 2 applications"]
+
+
+@pytest.mark.parametrize("variant", ["", "0.9"])
+def test_keys_of_the_table(variant: str) -> None:
+    """The same for the table, with a variant that has figures and one that is impossible."""
+    small = AndroidParameters(scale=0.01)
+    prediction = predict(small, parallel=False)
+    shown = Variant("sharing", variant, None, "too much") if variant else Variant("", "", prediction)
+    value = json.loads(json.dumps(table_json(prediction, [shown])))
+    assert set(value) == table_keys(TABLE)
+    assert set(value["parameters"]["zygote"]) == {"libraries", "threads", "heaps", "files"} <= documented(TABLE)
+    for caches in value["points"].values():
+        for columns in caches.values():
+            assert set(columns) == {"published", "predicted"} <= documented(TABLE)
+            for column in columns.values():
+                assert set(column) == {"before_kib", "after_kib", "percent"} <= documented(TABLE)
+    (sensitivity,) = value["sensitivity"]
+    assert set(sensitivity) == listed(TABLE, "A variant:")
+    null = {key for key, found in sensitivity.items() if found is None}
+    assert null == ({"percent", "before_error", "calibrated"} if variant else {"parameter", "value", "impossible"})
+
+
+def test_keys_of_a_calibration() -> None:
+    """The same for `synth calibrate`; `--parameters` has no figures."""
+    small = AndroidParameters(scale=0.01)
+    value = json.loads(json.dumps(calibration_json(small, measure(generate(small)))))
+    assert set(value) == table_keys(CALIBRATE)
+    assert set(value["objects"]) == {"after boot", "after 24 applications"}
+    assert set(calibration_json(small, None)) == {"synthetic", "parameters", "calibrated"}
+    assert set(output("synth", "android", "--parameters")) == {"synthetic", "parameters", "calibrated"}
 
 
 def test_keys_that_the_issue_demands() -> None:
