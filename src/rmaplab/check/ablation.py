@@ -35,6 +35,7 @@ __all__ = [
     "ablate",
     "check_restrictions",
     "drop_hooks",
+    "failing_scenarios",
     "implemented_hooks",
     "smallest_set",
 ]
@@ -53,7 +54,7 @@ RESTRICTIONS = {
 
 _REMOVALS = 14  # the hook that is only called for a design that wants it
 LENGTH = 40  # operations of a random history
-TRIES = 4  # failing histories that are shrunk, to keep the shortest
+TRIES = 4  # failing scenarios, and random histories, that are shrunk, to keep the shortest
 
 
 def check_restrictions(names: Iterable[str]) -> frozenset[str]:
@@ -176,6 +177,16 @@ def history_for(seed: int, length: int, assume: frozenset[str]) -> list[Op]:
     return _allowed(generate(seed, length, huge=seed % 3 == 0), assume)
 
 
+def failing_scenarios(factory: DesignFactory, assume: frozenset[str] = frozenset()) -> dict[str, Failure]:
+    """Name of each scenario that breaks the design -> its operations up to there."""
+    runs = {name: run_history(factory, _allowed(history, assume)) for name, history in SCENARIOS.items()}
+    return {name: failure for name, failure in runs.items() if failure is not None}
+
+
+def _length(failure: Failure) -> int:
+    return len(failure.history)
+
+
 # --- verdicts
 
 
@@ -200,7 +211,7 @@ class Verdict:
 
     def add(self, failure: Failure) -> None:
         """Keep the shortest."""
-        if self.failure is None or len(failure.history) < len(self.failure.history):
+        if self.failure is None or _length(failure) < _length(self.failure):
             self.failure = failure
 
 
@@ -217,11 +228,10 @@ def ablate(
     dropped, assume = frozenset(dropped), frozenset(assume)
     factory = factory_for(design, dropped, assume)
     verdict = Verdict(design, dropped, assume, 0)
-    for name, history in SCENARIOS.items():
-        failure = run_history(factory, _allowed(history, assume))
-        if failure is not None:
-            verdict.scenarios.append(name)
-            verdict.add(shrink(factory, failure))
+    broken = failing_scenarios(factory, assume)
+    verdict.scenarios += broken
+    for shortest in sorted(broken.values(), key=_length)[:TRIES]:
+        verdict.add(shrink(factory, shortest))
     for number in range(seed, seed + histories):
         verdict.histories += 1
         failure = run_history(factory, history_for(number, LENGTH, assume))

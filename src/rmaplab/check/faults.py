@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rmaplab.check.ablation import drop_hooks
+from rmaplab.check.ablation import drop_hooks, failing_scenarios
 from rmaplab.check.history import Failure, run_history, shrink
 from rmaplab.designs.registry import make_design
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.vma import Vma
-from rmaplab.workload.scenarios import SCENARIOS
 from rmaplab.workload.walk_ops import generate
 
 __all__ = ["FAULTS", "Fault", "Found", "find_fault"]
@@ -140,17 +139,16 @@ class Found:
 
 def find_fault(design: str, fault: Fault, *, histories: int = 300, seed: int = 1, length: int = 40) -> Found:
     """Run the scenarios, then random histories under `design` with `fault` until the oracle notices; of the scenarios
-    that it fails, the shortest."""
+    that fail, the shortest."""
 
     def make() -> Hooks:
         made = make_design(design)
         fault.apply(made)
         return made
 
-    failures = [failure for history in SCENARIOS.values() if (failure := run_history(make, history))]
+    failures = sorted(failing_scenarios(make).values(), key=lambda failure: len(failure.history))
     if failures:
-        shrunk = [shrink(make, failure) for failure in failures]
-        return Found(design, fault, 0, min(shrunk, key=lambda failure: len(failure.history)))
+        return Found(design, fault, 0, shrink(make, failures[0]))
     for count in range(1, histories + 1):
         failure = run_history(make, generate(seed + count - 1, length))
         if failure is not None:
