@@ -8,6 +8,7 @@ field that is neither atomic nor ordered by a lock with another task's.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from rmaplab.check.footprint import (
     Footprint,
     Location,
 )
+from rmaplab.check.kernel_names import kernel_functions
 from rmaplab.check.violation import DEADLOCK, LOCK_RULE, STEP_BOUND, USE_AFTER_FREE, Violation
 
 __all__ = ["ModelLock", "Pending", "Run", "Step", "Task"]
@@ -66,12 +68,14 @@ class Pending:
     """What a task does next.
 
     text: in the kernel's words; lock: what it waits for, write: exclusively; outcomes: how many ways it can go
+    where: for a report, the kernel functions that it is in, innermost first
     """
 
     text: str
     lock: ModelLock | None = None
     write: bool = False
     outcomes: int = 1
+    where: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -104,6 +108,8 @@ class Step:
 
     clock: per task, how many of its steps happen before or are this one; before: the task's clock before the step;
     base: the same with what the lock it waited for brought
+    notes, where, operation, held: for a report: what happened inside; the kernel functions that it is in, innermost
+    first; the operation that it belongs to; the locks held after it
     """
 
     task: int
@@ -115,6 +121,9 @@ class Step:
     before: Clock
     base: Clock
     notes: list[str] = field(default_factory=list)
+    where: tuple[str, ...] = ()
+    operation: str = ""
+    held: tuple[str, ...] = ()
 
 
 def join(clock: Clock, other: Clock) -> None:
@@ -208,10 +217,14 @@ class Run:
         self.base = before
         self._last_read = None
         self.notes = []
+        operation = task.operation
         self._resume(task)
         step = Step(
             index, pending.text, outcome, pending.outcomes, self.footprint, clock, before, self.base, self.notes
         )
+        if self.report:
+            step.where, step.operation = pending.where, operation
+            step.held = tuple(lock.location[1] for lock in task.held)
         self.trace.append(step)
         if len(self.trace) > STEPS and self.violation is None:
             self.violation = Violation(STEP_BOUND, f"more than {STEPS} steps: this world does not end by itself")
@@ -243,7 +256,9 @@ class Run:
         """A scheduling point. Returns the outcome chosen."""
         task = self.task
         assert task is not None
-        task.pending = Pending(text, lock, write, outcomes)
+        task.pending = pending = Pending(text, lock, write, outcomes)
+        if self.report:
+            pending.where = kernel_functions(sys._getframe(1))
         self.main.switch()
         return task.outcome
 
