@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A counterexample, and how to make its schedule simpler: the same steps, or fewer, with fewer switches of the CPU."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from rmaplab.check.engine import Step
+from rmaplab.check.explore.result import Choice
+from rmaplab.check.reexecute import ImpossibleChoice, Order, Seen, choices_of, reexecute
+from rmaplab.check.violation import LOCK_ORDER, Violation
+from rmaplab.check.world import World
+
+__all__ = ["Counterexample", "Schedule", "fewest_switches", "simplest", "switches"]
+
+STATES = 40_000
+"""Positions of all CPUs up to which the best order is computed; beyond, each CPU just goes on as long as it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Choices, what they violate, and the lock order that must be known from other executions."""
+
+    choices: tuple[Choice, ...]
+    violation: Violation
+    order: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """What was found: ready to be told, sent between processes, and reproduced.
+
+    world: as shrunk; original: in which it was found, after how many executions
+    choices: none if the setup alone violates the invariant
+    order: pairs of lock kinds that other executions had shown (only for `lock-order`)
+    replay: the string that reproduces it
+    """
+
+    design: str
+    world: World
+    original: World
+    executions: int
+    invariant: str
+    text: str
+    choices: tuple[Choice, ...]
+    order: tuple[tuple[str, str], ...]
+    replay: str
+
+
+def switches(choices: Sequence[Choice]) -> int:
+    """How often another CPU goes on than before."""
+    return sum(1 for one, other in pairwise(choices) if one[0] != other[0])
+
+
+def _cost(choices: Sequence[Choice]) -> tuple[int, int, int]:
+    return switches(choices), sum(1 for _, outcome in choices if outcome), len(choices)
+
+
+def simplest(laboratory: Any, executions: Sequence[Seen], name: str, until: float) -> Schedule | None:
+    """Of executions that violate `name`, and all that differ from one of them only in the order of independent steps or
+    in steps that do not matter, the one with the fewest switches, then failures, then steps. What is returned was
+    executed. None if nothing could be reproduced until the time `until`."""
+    candidates = []
+    for seen in executions:
+        for choices in _variants(seen):
+            candidates.append((_cost(choices), choices, seen.order))
+    candidates.sort(key=lambda item: item[0])
+    for _, choices, order in candidates:
+        schedule = _confirm(laboratory, choices, order, name)
+        if schedule is not None:
+            return _cut(laboratory, schedule, order, until)
+        if time.monotonic() >= until:
+            break
+    return None
+
+
+def _variants(seen: Seen) -> list[tuple[Choice, ...]]:
+    """The execution itself; all of its steps in another order; and only those before its last one"""
+    trace = seen.run.trace
+    found = [choices_of(seen.run)]
+    if trace:
+        whole = [sum(1 for step in trace if step.task == task) for task in range(len(seen.run.tasks))]
+        last = trace[-1]
+        found.append(fewest_switches(trace, whole, None))
+        found.append(fewest_switches(trace, whole, last.task))
+        found.append(fewest_switches(trace, last.clock, last.task))
+    return found
+
+
+def fewest_switches(trace: Sequence[Step], counts: Sequence[int], last: int | None) -> tuple[Choice, ...]:
+    """The first `counts` steps of each task, in an order with the fewest switches that keeps every step behind those
+    that happen before it. last: the task whose step comes last."""
+    by_task = [[step for step in trace if step.task == task][:count] for task, count in enumerate(counts)]
+    size = len(by_task)
+    for steps in by_task:
+        size *= len(steps) + 1
+    order = _best_order(by_task, last) if size <= STATES else _greedy_order(by_task, last)
+    position = [0] * len(by_task)
+    choices = []
+    for task in order:
+        choices.append((task, by_task[task][position[task]].outcome))
+        position[task] += 1
+    return tuple(choices)
+
+
+_Place = tuple[tuple[int, ...], int]
+
+
+def _ready(by_task: list[list[Step]], place: tuple[int, ...], task: int, last: int | None) -> bool:
+    done = place[task]
+    if done == len(by_task[task]):
+        return False
+    if task == last and done == len(by_task[task]) - 1:
+        others = (len(steps) for other, steps in enumerate(by_task) if other != task)
+        if [n for other, n in enumerate(place) if other != task] != list(others):
+            return False
+    clock = by_task[task][done].clock
+    return all(clock[other] <= n for other, n in enumerate(place) if other != task)
+
+
+def _best_order(by_task: list[list[Step]], last: int | None) -> list[int]:
+    """Level by level: for each place and task that went last, the fewest switches and where it came from"""
+    tasks = range(len(by_task))
+    start: _Place = ((0,) * len(by_task), -1)
+    level: dict[_Place, tuple[int, _Place | None]] = {start: (-1, None)}
+    levels = [level]
+    for _ in range(sum(map(len, by_task))):
+        following: dict[_Place, tuple[int, _Place | None]] = {}
+        for here, (cost, _) in level.items():
+            place, before = here
+            for task in tasks:
+                if not _ready(by_task, place, task, last):
+                    continue
+                there = (*place[:task], place[task] + 1, *place[task + 1 :]), task
+                price = cost + (task != before)
+                known = following.get(there)
+                if known is None or price < known[0]:
+                    following[there] = price, here
+        level = following
+        levels.append(level)
+    order: list[int] = []
+    at: _Place | None = min(level, key=lambda place: level[place][0]) if level else start
+    for level in reversed(levels):
+        if at is None or at[1] < 0:
+            break
+        order.append(at[1])
+        at = level[at][1]
+    return order[::-1]
+
+
+def _greedy_order(by_task: list[list[Step]], last: int | None) -> list[int]:
+    place = [0] * len(by_task)
+    order: list[int] = []
+    task = 0
+    for _ in range(sum(map(len, by_task))):
+        ready = [t for t in range(len(by_task)) if _ready(by_task, tuple(place), t, last)]
+        if not ready:
+            break
+        task = task if task in ready else ready[0]
+        order.append(task)
+        place[task] += 1
+    return order
+
+
+def _confirm(laboratory: Any, choices: tuple[Choice, ...], order: Order, name: str) -> Schedule | None:
+    """Does it happen? Without what other executions have shown, if that is possible"""
+    needed = dict(order) if name == LOCK_ORDER else {}
+    for known in ({}, needed) if needed else ({},):
+        try:
+            run = reexecute(laboratory, choices, order=known)
+        except (ImpossibleChoice, Violation):
+            continue
+        if run.violation is not None and run.violation.name == name:
+            return Schedule(choices_of(run), run.violation, tuple(known))
+    return None
+
+
+def _cut(laboratory: Any, schedule: Schedule, order: Order, until: float) -> Schedule:
+    """Take away, CPU by CPU, steps before the last one that it does without: the latest first"""
+    if not schedule.choices:
+        return schedule
+    last = schedule.choices[-1][0]
+    for task in sorted({task for task, _ in schedule.choices} - {last}):
+        while time.monotonic() < until:
+            places = [i for i, choice in enumerate(schedule.choices) if choice[0] == task]
+            if not places:
+                break
+            i = places[-1]
+            shorter = _confirm(
+                laboratory, schedule.choices[:i] + schedule.choices[i + 1 :], order, schedule.violation.name
+            )
+            if shorter is None or len(shorter.choices) >= len(schedule.choices):
+                break
+            schedule = shorter
+    if schedule.order:
+        schedule = _fewer_pairs(laboratory, schedule, order)
+    return schedule
+
+
+def _fewer_pairs(laboratory: Any, schedule: Schedule, order: Order) -> Schedule:
+    """Only the pairs of the lock order that the cycle needs"""
+    pairs = list(schedule.order)
+    for pair in schedule.order:
+        rest = {p: order[p] for p in pairs if p != pair}
+        again = reexecute(laboratory, schedule.choices, order=rest, partial=True)
+        if again.violation is not None and again.violation.name == schedule.violation.name:
+            pairs.remove(pair)
+    return Schedule(schedule.choices, schedule.violation, tuple(pairs))
