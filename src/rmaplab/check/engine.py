@@ -30,12 +30,15 @@ from rmaplab.check.footprint import (
 )
 from rmaplab.check.kernel_names import kernel_functions
 from rmaplab.check.violation import DEADLOCK, LOCK_RULE, STEP_BOUND, USE_AFTER_FREE, Violation
+from rmaplab.mm.hooks import ForkRefused, WalkContended
+from rmaplab.mm.slab import AllocationFailure
 
 __all__ = ["ModelLock", "Pending", "Run", "Step", "Task"]
 
 Clock = list[int]
+_OF_THE_MODEL = (WalkContended, AllocationFailure, ForkRefused, GeneratorExit, StopIteration)
 _LOCK_BITS = (ACQUIRE_READ, ACQUIRE_WRITE, RELEASE_READ, RELEASE_WRITE, TRY_READ, TRY_WRITE)
-STEPS = 2000
+STEPS = 20000
 """Bound on the steps of one execution: a world that takes more does not end by itself."""
 
 
@@ -140,6 +143,7 @@ class _Seen:
     write: Clock | None = None
     writer: int = -1
     reads: dict[int, Clock] = field(default_factory=dict)
+    locked_reads: dict[int, Clock] = field(default_factory=dict)  # those that said nothing of being lockless
 
 
 class Run:
@@ -254,6 +258,9 @@ class Run:
 
     def point(self, text: str, lock: ModelLock | None = None, write: bool = False, outcomes: int = 1) -> int:
         """A scheduling point. Returns the outcome chosen."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, _OF_THE_MODEL):
+            return 0  # the end: cleaning up on the way out is no step
         task = self.task
         assert task is not None
         task.pending = pending = Pending(text, lock, write, outcomes)
@@ -287,6 +294,7 @@ class Run:
                 if read is not clock:
                     join(clock, read)
             seen.reads = {}
+            seen.locked_reads = {}
             seen.write = clock
             seen.writer = task.index
         else:
@@ -345,10 +353,12 @@ class Run:
                 if seen.write[seen.writer] > clock[seen.writer]:
                     self._race(location, write, self.tasks[seen.writer], True)
             if write:
-                for reader, read in seen.reads.items():
+                for reader, read in seen.locked_reads.items():
                     if reader != task.index and read[reader] > clock[reader]:
                         self._race(location, write, self.tasks[reader], False)
         self.touch(location, WRITE if write else READ)
+        if not write:
+            self._seen[location].locked_reads[task.index] = task.clock
 
     def _race(self, location: Location, write: bool, other: Task, other_wrote: bool) -> None:
         assert self.task is not None

@@ -24,6 +24,7 @@ from rmaplab.check.world import World
 from rmaplab.mm.access import mm_peek
 from rmaplab.mm.bug import KernelBug
 from rmaplab.mm.exit import exit_mmap
+from rmaplab.mm.folio import folio_put
 from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION
@@ -128,7 +129,18 @@ class Execution:
             self._check_contents(mm)
         for mm in mms:
             exit_mmap(mm)
+        self._clean_up()
         check_gone(kernel)
+
+    def _clean_up(self) -> None:
+        """What ksmd and reclaim would do in their next pass: forget pages of processes that have gone, and free what
+        lies in the swap cache for nobody"""
+        kernel = self.kernel
+        kernel.ksm.scan()
+        for folio in list(kernel.swap.slot_of):
+            folio.get()
+            kernel.swap.folio_free_swap(folio)
+            folio_put(kernel.mem, folio)
 
     def _process(self, mm: Mm) -> str:
         return next((name for name, other in self.machine.mms.items() if other is mm), f"mm {mm.ident}")

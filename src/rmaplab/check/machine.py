@@ -57,7 +57,8 @@ class CheckedSlab(SlabCache):
         for cls in type(fresh).__mro__:
             for slot in vars(cls).get("__slots__", ()):
                 if hasattr(fresh, slot):
-                    setattr(old, slot, getattr(fresh, slot))
+                    value = getattr(fresh, slot)
+                    setattr(old, slot, old if value is fresh else list(value) if isinstance(value, list) else value)
         run.task = task
         del run.freed[id(old)]
         for group in groups_of(type(old)):

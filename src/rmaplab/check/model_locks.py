@@ -5,6 +5,8 @@ scheduling point, waits, and knows the rule book (Documentation/mm/process_addrs
 from types import TracebackType
 from typing import Any
 
+from greenlet import GreenletExit
+
 from rmaplab.check.engine import ModelLock, Run, Task, join
 from rmaplab.check.footprint import (
     ACQUIRE_READ,
@@ -18,13 +20,29 @@ from rmaplab.check.footprint import (
     Location,
 )
 from rmaplab.check.violation import LOCK_ORDER, LOCK_RULE, SLEEP_IN_RCU, USE_AFTER_FREE, Violation
+from rmaplab.mm.bug import KernelBug
 from rmaplab.mm.flags import PMD_SHIFT
+from rmaplab.mm.slab import UseAfterFree
 
 __all__ = ["CheckedLocks"]
 
 SPINS = ("ptl", "page_table_lock")
 TRIED = ("mmap_lock", "folio", "vma")
 """Kinds that somebody may try without waiting: when they are let go matters, so that is a scheduling point."""
+
+
+_CRASHES = (
+    Violation,
+    UseAfterFree,
+    KernelBug,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    LookupError,
+    ValueError,
+    GreenletExit,
+)
+"""After these the task does nothing more, so it lets no lock go either. GeneratorExit is no crash: a walk was ended."""
 
 
 class _Guard:
@@ -41,7 +59,7 @@ class _Guard:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.locks.run.task is not None and not (kind is not None and not issubclass(kind, Exception)):
+        if self.locks.run.task is not None and not (kind is not None and issubclass(kind, _CRASHES)):
             self.locks.release(self.lock, self.write)
 
 
@@ -247,9 +265,11 @@ class CheckedLocks:
         task.vma_writes.append((mmap, lock))
 
     def _rmap_lock(self, anon_vma: Any) -> ModelLock:
+        root = getattr(anon_vma, "root", anon_vma)
         if self.run.task is not None:
             self.run.alive(anon_vma)
-        return self._lock("anon_vma", self.run.name(getattr(anon_vma, "root", anon_vma)))
+            self.run.alive(root)
+        return self._lock("anon_vma", self.run.name(root))
 
     def anon_vma_read(self, anon_vma: Any) -> Any:
         return self._acquire(self._rmap_lock(anon_vma), False) if self.run.task is not None else _NOTHING
@@ -275,7 +295,7 @@ class CheckedLocks:
                 LOCK_RULE, f"{task.name} walks the page tables of {name} with neither mmap, VMA nor rmap lock"
             )
         guard = self._acquire(lock, True)
-        task.visiting = ("tables", name)
+        task.visiting = ("tables", name, i)
         return guard
 
     def _keeps_tables(self, task: Task, mm: Any, name: str) -> bool:
@@ -305,11 +325,28 @@ class CheckedLocks:
     def free_pgtables(self, mm: Any, start: int, end: int) -> None:
         run = self.run
         task = run.task
-        if task is None:
+        tables = _only_here(mm.raw_vmas(), start, end) if task is not None else range(0)
+        if task is None or not tables:
             return
         name = run.name(mm)
         run.point(f"free page tables of {name}")
         run.touch((name, "tables"), WRITE)
         for other in run.tasks:
-            if other is not task and other.visiting == ("tables", name):
-                raise Violation(USE_AFTER_FREE, f"{task.name} frees page tables of {name} in which {other.name} walks")
+            if other is not task and other.visiting is not None:
+                _, visited, i = other.visiting
+                if visited == name and i in tables:
+                    text = f"{task.name} frees page tables of {name} in which {other.name} walks"
+                    raise Violation(USE_AFTER_FREE, text)
+
+
+def _only_here(vmas: Any, start: int, end: int) -> range:
+    """Indices of the page tables over [start, end) that no other VMA has a part in (free_pgd_range)"""
+    first, last = start >> PMD_SHIFT, (end - 1) >> PMD_SHIFT
+    slots = vars(type(vmas[0])) if vmas else {}
+    for vma in vmas:
+        low, high = (slots[name].slot.__get__(vma) for name in ("vm_start", "vm_end"))
+        if high <= start:
+            first = max(first, ((high - 1) >> PMD_SHIFT) + 1)
+        elif low >= end:
+            last = min(last, (low >> PMD_SHIFT) - 1)
+    return range(first, last + 1)

@@ -2,8 +2,8 @@
 """The operations of worlds: system calls and faults of a process, and what the kernel does behind its back.
 
 ==============================  =======================================================
-``A: mmap p0 2 [rw|r] [file]``  private mapping of 2 pages at page p0 (of a file, of a THP region: ``h0``)
-``A: munmap p0 1``              ``A: mprotect p0 1 r`` (``rw``, ``none``)
+``A: mmap p0 2 [r] [file]``      private mapping of 2 pages at page p0 (``h0``: at a 2 MiB boundary); ``rw``, ``rwx``
+``A: munmap p0 1``              ``A: mprotect p0 1 r`` (``rw``, ``rwx``, ``none``)
 ``A: mremap p0 1 p8``           move 1 page from p0 to p8 (``keep``: MREMAP_DONTUNMAP)
 ``A: madvise p0 1 mergeable``   ``hugepage``, ``nohugepage``, ``dontneed``, ``unmergeable``
 ``A: write p0``                 a store, with the faults that it takes (``A: write p0 =5``: the value)
@@ -51,7 +51,7 @@ SMALL = 0x10000  # virtual page number of p0
 HUGE = 0x40000  # of h0, at a 2 MiB boundary
 _TRIES = 6
 
-_PROTS = {"none": 0, "r": 1, "rw": 3}
+_PROTS = {"none": 0, "r": 1, "rw": 3, "rwx": 7}
 _ADVICE = {
     "mergeable": fl.MADV_MERGEABLE,
     "unmergeable": fl.MADV_UNMERGEABLE,
@@ -130,7 +130,7 @@ def parse_operation(line: str) -> Operation:
 
 
 def _words(line: str, name: str, words: list[str]) -> list[str]:
-    allowed = {"mmap": "rw|r|none|file", "mremap": "keep", "write": "=[0-9]+"}[name]
+    allowed = {"mmap": "rwx|rw|r|none|file", "mremap": "keep", "write": "=[0-9]+"}[name]
     for word in words:
         if not re.fullmatch(allowed, word):
             raise UserError(f"{line!r}: {word!r} is not understood; may be {allowed}")
@@ -268,8 +268,11 @@ class Machine:
                 return
 
     def _entry(self, mm: Mm, vpn: int) -> int | None:
-        """What the hardware finds in the page tables"""
+        """What the hardware finds in the page tables. They are not freed under it: the TLB is flushed before"""
         table = mm.pgd.get(vpn >> 9)
+        task = self.kernel.run.task
+        if task is not None:
+            task.visiting = None
         if isinstance(table, int):
             return table + ((vpn & 511) << ENTRY_SHIFT)
         return None if table is None else table.get(vpn)

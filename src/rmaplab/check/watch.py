@@ -18,6 +18,7 @@ from rmaplab.check.engine import Run
 from rmaplab.check.footprint import READ, WRITE
 from rmaplab.check.violation import LOCK_RULE, Violation
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.ksm import Ksm
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.stable_node import StableNode
 from rmaplab.mm.swap import Swap
@@ -104,6 +105,24 @@ class _Const(_Field):
         run = _active
         if run is not None and run.task is not None:
             run.alive(obj)
+        return self.slot.__get__(obj)
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        self.slot.__set__(obj, value)
+
+
+class _Own(_Field):
+    """A table that has a lock of its own, which the model leaves out: each step that uses it is one atomic access."""
+
+    def __get__(self, obj: Any, owner: Any = None) -> Any:
+        if obj is None:
+            return self
+        run = _active
+        if run is not None and run.task is not None:
+            location = (type(obj).__name__, self.group)
+            if location not in run.footprint:
+                run.point(f"{location[0]} {location[1]}")
+            run.touch(location, WRITE)
         return self.slot.__get__(obj)
 
     def __set__(self, obj: Any, value: Any) -> None:
@@ -380,8 +399,8 @@ class WatchedPgd(dict):  # type: ignore[type-arg]
         super().__init__()
         self.mm = mm
 
-    def touched(self, write: bool) -> None:
-        """Report an access."""
+    def touched(self, write: bool, i: int | None = None) -> None:
+        """Report an access; from the entry at `i` the task goes on to that table."""
         run = _now()
         if run is None:
             return
@@ -391,8 +410,20 @@ class WatchedPgd(dict):  # type: ignore[type-arg]
         locked = any(held.kind == "ptl" and held.location[1].startswith(f"ptl {name} ") for held in task.held)
         if not locked and not _mmap(run, self.mm, True):
             run.point(f"{'write' if write else 'read'} {name} page-table directory")
-            task.visiting = ("tables", name)
+            task.visiting = ("tables", name, i)
         run.touch((name, "tables"), WRITE if write else READ)
+
+    def get(self, i: int, default: Any = None) -> Any:
+        self.touched(False, i)
+        return dict.get(self, i, default)
+
+    def __getitem__(self, i: int) -> Any:
+        self.touched(False, i)
+        return dict.__getitem__(self, i)
+
+    def __contains__(self, i: object) -> bool:
+        self.touched(False, i)  # type: ignore[arg-type]
+        return dict.__contains__(self, i)
 
     def __setitem__(self, i: int, value: Any) -> None:
         self.touched(True)
@@ -403,7 +434,7 @@ class WatchedPgd(dict):  # type: ignore[type-arg]
         dict.__setitem__(self, i, value)
 
 
-for _name in ("__iter__", "__len__", "__contains__", "__getitem__", "get", "items", "keys", "values"):
+for _name in ("__iter__", "__len__", "items", "keys", "values"):
     setattr(WatchedPgd, _name, _reader(_name))
 for _name in ("__delitem__", "pop", "clear"):
     setattr(WatchedPgd, _name, _writer(_name))
@@ -487,6 +518,13 @@ def _counts(run: Run, folio: Any, *args: Any) -> None:
     run.touch((name, "counts"), WRITE)
 
 
+def _try_get(run: Run, folio: Any, *args: Any) -> None:
+    """The count of a folio that is free is 0, and can be asked for: struct page is always there"""
+    name = run.name(folio)
+    run.point(f"change {name}'s counts")
+    run.touch((name, "counts"), WRITE)
+
+
 # --- what is watched
 
 _MODEL: dict[type, dict[str, tuple[type[_Field], str]]] = {
@@ -495,7 +533,7 @@ _MODEL: dict[type, dict[str, tuple[type[_Field], str]]] = {
         "mapcount": (_Atomic, "counts"),
         "refs": (_Atomic, "counts"),
         "index": (_Plain, "index"),
-        "exclusive": (_Plain, "exclusive"),
+        "exclusive": (_Atomic, "exclusive"),
         "nr_pages": (_Plain, "nr_pages"),
         "pfn": (_Const, "pfn"),
     },
@@ -532,7 +570,10 @@ _METHODS: dict[type, dict[str, Callable[..., None]]] = {
         ),
         _swap_access,
     ),
-    Folio: dict.fromkeys(("add_rmap", "remove_rmap", "get", "try_get", "put", "freeze", "unfreeze"), _counts),
+    Folio: {
+        **dict.fromkeys(("add_rmap", "remove_rmap", "get", "put", "freeze", "unfreeze"), _counts),
+        "try_get": _try_get,
+    },
 }
 
 
