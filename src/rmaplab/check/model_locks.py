@@ -2,6 +2,7 @@
 """The locks of the model under the checker: the same methods as :class:`rmaplab.mm.locks.CountingLocks`, but each is a
 scheduling point, waits, and knows the rule book (Documentation/mm/process_addrs.rst, lockdep)."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -129,7 +130,7 @@ class CheckedLocks:
         run.touch_lock(lock, ACQUIRE_WRITE if write else ACQUIRE_READ)
         return _Guard(self, lock, write)
 
-    def _try(self, lock: ModelLock, write: bool, allowed: bool = True) -> Any:
+    def _try(self, lock: ModelLock, write: bool, allowed: Callable[[], bool] | None = None) -> Any:
         run = self.run
         task = run.task
         if task is None:
@@ -137,7 +138,7 @@ class CheckedLocks:
         outcomes = 2 if task.failures < run.tryfail else 1
         outcome = run.point(f"trylock {lock.location[1]}", outcomes=outcomes)
         mode = TRY_WRITE if write else TRY_READ
-        if outcome or not allowed or not lock.free_for(write):
+        if outcome or not lock.free_for(write) or (allowed is not None and not allowed()):
             task.failures += outcome
             run.touch_lock(lock, mode)
             run.note("fails")
@@ -248,7 +249,8 @@ class CheckedLocks:
         if self.run.task is None:
             return _NOTHING
         self.run.alive(vma)
-        return self._try(self._lock("vma", self.run.name(vma)), False, any(v is vma for v in vma.vm_mm.raw_vmas()))
+        attached = lambda: any(other is vma for other in vma.raw_mm().raw_vmas())  # noqa: E731
+        return self._try(self._lock("vma", self.run.name(vma)), False, attached)
 
     def vma_start_write(self, vma: Any) -> None:
         run = self.run
