@@ -6,6 +6,7 @@ import sys
 from rmaplab.check.kernel_names import kernel_functions, kernel_name
 from rmaplab.mm import fork, mremap, rmap
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.mm import Mm
 
 
 def test_names() -> None:
@@ -13,7 +14,9 @@ def test_names() -> None:
     assert kernel_name(fork.dup_mm.__code__) == "dup_mm"
     assert kernel_name(mremap.mremap.__code__) == "mremap"
     assert kernel_name(rmap.folio_referenced.__code__) == "folio_referenced"
-    assert kernel_name(Folio.put.__code__) == ""
+    assert kernel_name(Folio.put.__code__) == "folio_put_testzero"
+    assert kernel_name(Mm.insert.__code__) == ""
+    assert kernel_name(Mm.find_vma.__code__) == "find_vma"
     assert kernel_name((lambda: 0).__code__) == ""
 
 

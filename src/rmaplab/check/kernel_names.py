@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernel functions does the model execute? Its Python functions are named as the kernel's; for helpers of its own
-(a leading underscore) the docstring tells, if the kernel has the same one: first word, or in parentheses."""
+"""Which kernel functions does the model execute? Its Python functions are named as the kernel's. For helpers of its own
+(a leading underscore) and methods the docstring tells if the kernel has the same one: first word, or in parentheses."""
 
 import re
 from types import CodeType, FrameType
@@ -8,6 +8,7 @@ from types import CodeType, FrameType
 __all__ = ["kernel_functions", "kernel_name"]
 
 _MODEL = ("rmaplab.mm.", "rmaplab.designs.")
+_NOT = ("rmaplab.mm.pagetable", "rmaplab.mm.kernel", "rmaplab.mm.slab")
 _WORD = r"[a-z_]+_[a-z0-9_]+"
 _FIRST = re.compile(rf"({_WORD})(?=[:;,. (]|$)")
 _IN_PARENTHESES = re.compile(rf"\(({_WORD})(?=[;,)])")
@@ -23,7 +24,8 @@ def kernel_functions(frame: FrameType | None) -> tuple[str, ...]:
         name = _known.get(code)
         if name is None:
             module: str = frame.f_globals.get("__name__", "")
-            name = _known[code] = kernel_name(code) if module.startswith(_MODEL) else ""
+            outside = not module.startswith(_MODEL) or module in _NOT
+            name = _known[code] = "" if outside else kernel_name(code)
         if name and (not found or found[-1] != name):
             found.append(name)
         frame = frame.f_back
@@ -40,10 +42,11 @@ def kernel_name(code: CodeType) -> str:
     name = code.co_name
     if name.startswith("<"):
         return ""
-    if name.startswith("_"):
-        text = code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else ""
-        match = _FIRST.match(text) or _IN_PARENTHESES.search(text)
-        return match[1] if match is not None else ""
-    # what has no underscore is a method of a structure: Folio.put
     method = "." in code.co_qualname.rpartition("<locals>.")[2]
-    return "" if method and "_" not in name else name
+    if not method and not name.startswith("_"):
+        return name
+    text = code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else ""
+    match = _FIRST.match(text) or _IN_PARENTHESES.search(text)
+    if match is not None:
+        return match[1]
+    return "" if name.startswith("_") or "_" not in name else name  # a short name is a structure's: Mm.insert
