@@ -26,7 +26,7 @@ PARTS = 32  # of the seeds of a design; what a job does at a time
 
 @dataclass(frozen=True)
 class Part:
-    """What became of a stretch of seeds: histories run, seconds, and the first seed that failed, shrunk."""
+    """What became of a stretch of seeds: histories run, seconds of CPU time, and the first seed that failed, shrunk."""
 
     design: str
     count: int
@@ -39,14 +39,14 @@ def run(design: str, seeds: range, length: int) -> Part:
     """Run the histories of `seeds` up to the first that fails."""
     gc.disable()
     factory = partial(make_design, design)
-    start = time.monotonic()
+    start = time.process_time()
     for count, seed in enumerate(seeds, 1):
         failure = run_history(factory, generate(seed, length, huge=seed % 8 == 0))
         if failure is not None:
-            return Part(design, count, time.monotonic() - start, seed, shrink(factory, failure))
+            return Part(design, count, time.process_time() - start, seed, shrink(factory, failure))
         if not seed % 512:
             gc.collect()
-    return Part(design, len(seeds), time.monotonic() - start)
+    return Part(design, len(seeds), time.process_time() - start)
 
 
 def split(first: int, count: int, parts: int) -> list[range]:
