@@ -47,6 +47,7 @@ class ModelLock:
     """One lock of the modelled kernel.
 
     kind: class of the lock, for the lock order: "mmap_lock", "vma", "anon_vma", "folio", "ptl", "page_table_lock"
+    owner: the object that it lies in, if that may be freed
     writer: the task that holds it exclusively; readers: those that share it
     released: clock of the last exclusive release; read_released: joined clocks of the shared ones since
     history: (task, mode bit) -> clock of its last step that did that to the lock
@@ -55,6 +56,7 @@ class ModelLock:
     kind: str
     location: Location
     sleeps: bool
+    owner: Any = None
     writer: "Task | None" = None
     readers: "list[Task]" = field(default_factory=list)
     released: Clock | None = None

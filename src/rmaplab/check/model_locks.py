@@ -20,7 +20,7 @@ from rmaplab.check.footprint import (
     WRITE,
     Location,
 )
-from rmaplab.check.violation import LOCK_ORDER, LOCK_RULE, SLEEP_IN_RCU, USE_AFTER_FREE, Violation
+from rmaplab.check.violation import BAD_DEREFERENCE, LOCK_ORDER, LOCK_RULE, SLEEP_IN_RCU, USE_AFTER_FREE, Violation
 from rmaplab.mm.bug import KernelBug
 from rmaplab.mm.flags import PMD_SHIFT
 from rmaplab.mm.slab import UseAfterFree
@@ -28,7 +28,7 @@ from rmaplab.mm.slab import UseAfterFree
 __all__ = ["CheckedLocks"]
 
 SPINS = ("ptl", "page_table_lock")
-TRIED = ("mmap_lock", "folio", "vma")
+TRIED = ("mmap_lock", "folio", "vma", "anon_vma")
 """Kinds that somebody may try without waiting: when they are let go matters, so that is a scheduling point."""
 
 
@@ -46,6 +46,15 @@ _CRASHES = (
 """After these the task does nothing more, so it lets no lock go either. GeneratorExit is no crash: a walk was ended."""
 
 
+def _crashed(error: BaseException | None) -> bool:
+    """Is `error` a crash, or the end of a walk whose user crashed?"""
+    while error is not None:
+        if isinstance(error, _CRASHES):
+            return True
+        error = error.__context__
+    return False
+
+
 class _Guard:
     """Lets a lock go at the end of a with block."""
 
@@ -60,7 +69,7 @@ class _Guard:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.locks.run.task is not None and not (kind is not None and issubclass(kind, _CRASHES)):
+        if self.locks.run.task is not None and not _crashed(error):
             self.locks.release(self.lock, self.write)
 
 
@@ -194,6 +203,8 @@ class CheckedLocks:
         assert task is not None
         if lock.kind in TRIED:
             run.point(f"unlock {lock.location[1]}")
+        if lock.owner is not None:
+            run.alive(lock.owner)
         task.visiting = None
         if write and lock.kind == "mmap_lock":
             mine = [vma_lock for mm_lock, vma_lock in task.vma_writes if mm_lock is lock]
@@ -271,7 +282,11 @@ class CheckedLocks:
         if self.run.task is not None:
             self.run.alive(anon_vma)
             self.run.alive(root)
-        return self._lock("anon_vma", self.run.name(root))
+        if root is None:
+            raise Violation(BAD_DEREFERENCE, f"{self.run.name(anon_vma)} has no root yet")
+        lock = self._lock("anon_vma", self.run.name(root))
+        lock.owner = root
+        return lock
 
     def anon_vma_read(self, anon_vma: Any) -> Any:
         return self._acquire(self._rmap_lock(anon_vma), False) if self.run.task is not None else _NOTHING
@@ -323,6 +338,11 @@ class CheckedLocks:
 
     def lockless(self) -> Any:
         return _Section(self.run, "lockless") if self.run.task is not None else _NOTHING
+
+    def retry_later(self, mm: Any) -> None:
+        if self.run.task is not None:
+            with self._acquire(self._lock("mmap_lock", self.run.name(mm)), False):
+                pass
 
     def free_pgtables(self, mm: Any, start: int, end: int) -> None:
         run = self.run

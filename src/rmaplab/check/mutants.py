@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The mutants: bugs that Linux had, and mistakes in each hook and each lock of the designs.
+
+Each tells how it goes wrong as derived by hand; tests/check/test_mutants.py holds the checker to finding all of them,
+with counterexamples that are not longer.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from rmaplab.check.mutant import Mutant, Patch, patch, without
+from rmaplab.designs.anon_vma import AnonVma, AnonVmaChain
+from rmaplab.mm.folio import Folio
+from rmaplab.mm.slab import AllocationFailure
+from rmaplab.mm.vma import Vma
+
+__all__ = ["MUTANTS", "mutants"]
+
+
+# --- bugs that Linux had
+
+
+def _degree(design: Any) -> None:
+    original = design.anon_vma_clone
+
+    def anon_vma_clone(dst: Vma, src: Vma) -> None:
+        original(dst, src)
+        if dst.anon_vma is not None or src.anon_vma is None:
+            return
+        for avc in dst.anon_vma_chain:
+            anon_vma = avc.anon_vma
+            with design.kernel.locks.anon_vma_write(anon_vma):
+                if anon_vma is not src.anon_vma and anon_vma.num_children + anon_vma.num_active_vmas < 2:
+                    dst.anon_vma = anon_vma
+                    anon_vma.num_active_vmas += 1
+                    return
+
+    design.anon_vma_clone = anon_vma_clone
+
+
+def _not_cleared(design: Any) -> None:
+    original = design.dup_anon_vma
+
+    def dup_anon_vma(dst: Vma, src: Vma) -> None:
+        unfaulted = dst.anon_vma is None
+        try:
+            original(dst, src)
+        except AllocationFailure:
+            if unfaulted:
+                dst.anon_vma = src.anon_vma
+            raise
+
+    design.dup_anon_vma = dup_anon_vma
+
+
+def _no_recheck_under_lock(design: Any) -> None:
+    @contextmanager
+    def read(folio: Folio) -> Iterator[AnonVma | None]:
+        locks = design.kernel.locks
+        guard = None
+        with locks.rcu_read():
+            anon_vma = folio.mapping
+            if isinstance(anon_vma, AnonVma) and folio.mapcount:
+                guard = locks.anon_vma_trylock_read(anon_vma)
+        if guard is None:
+            yield None
+            return
+        with guard:
+            yield anon_vma
+
+    design._folio_lock_anon_vma_read = read
+
+
+def _published_unlocked(design: Any) -> None:
+    without("anon_vma_prepare", "anon_vma_write")(design)
+    _no_recheck_under_lock(design)
+
+
+def _root_first(design: Any) -> None:
+    fork, unlink = design.anon_vma_fork, design.unlink_anon_vmas
+
+    def anon_vma_fork(vma: Vma, pvma: Vma) -> None:
+        fork(vma, pvma)
+        anon_vma = vma.anon_vma
+        if anon_vma is not None and anon_vma.root is not anon_vma and anon_vma.parent is pvma.anon_vma:
+            anon_vma.root.refcount -= 1  # does not hold its root
+
+    def put(anon_vma: AnonVma) -> None:
+        anon_vma.refcount -= 1
+        if not anon_vma.refcount:
+            design.kernel.locks.anon_vma_drain(anon_vma)
+            design._anon_vmas.free(anon_vma)
+
+    def unlink_anon_vmas(vma: Vma) -> None:
+        if vma.anon_vma_chain:
+            vma.anon_vma_chain = list(reversed(vma.anon_vma_chain))
+        unlink(vma)
+
+    design.anon_vma_fork, design._put, design.unlink_anon_vmas = anon_vma_fork, put, unlink_anon_vmas
+
+
+def _no_rmap_locks(original: Any) -> Any:
+    def copy_vma(*args: Any) -> tuple[Vma, bool]:
+        return original(*args)[0], False
+
+    return copy_vma
+
+
+def _published_unfinished(design: Any) -> None:
+    """Under sequential consistency a missing release barrier is the two stores in the other order."""
+
+    def anon_vma_prepare(vma: Vma) -> None:
+        locks = design.kernel.locks
+        avc = design._avcs.alloc(AnonVmaChain(vma, None))  # type: ignore[arg-type]
+        anon_vma = design._find_mergeable(vma)
+        if anon_vma is not None:
+            with locks.anon_vma_write(anon_vma), locks.page_table_lock(vma.vm_mm):
+                if vma.anon_vma is None:
+                    vma.anon_vma = avc.anon_vma = anon_vma
+                    design._chain(vma, avc)
+                    anon_vma.num_active_vmas += 1
+                    return
+            design._avcs.free(avc)
+            return
+        anon_vma = design._new_root()
+        with locks.page_table_lock(vma.vm_mm):
+            taken = vma.anon_vma is not None
+            if not taken:
+                avc.anon_vma = anon_vma
+                design._chain(vma, avc)
+                anon_vma.num_active_vmas += 1
+                anon_vma.root = None  # memory as the slab cache hands it out
+                vma.anon_vma = anon_vma
+                if vma.anon_vma is anon_vma:  # another CPU sees that store before the one below
+                    anon_vma.root = anon_vma
+        if taken:
+            design._put(anon_vma)
+            design._avcs.free(avc)
+
+    design.anon_vma_prepare = anon_vma_prepare
+
+
+# --- mistakes in mainline
+
+
+def _no_inc_not_zero(design: Any) -> None:
+    def folio_get_anon_vma(folio: Folio) -> Any:
+        with design.kernel.locks.rcu_read():
+            anon_vma = folio.mapping
+            if not folio.mapcount or not isinstance(anon_vma, AnonVma):
+                return None
+            anon_vma.refcount += 1
+            if folio.mapcount:
+                return anon_vma
+        design._put(anon_vma)
+        return None
+
+    design.folio_get_anon_vma = folio_get_anon_vma
+
+
+def _no_pin(design: Any) -> None:
+    def folio_get_anon_vma(folio: Folio) -> Any:
+        return folio.mapping if folio.mapcount else None
+
+    def put_anon_vma(pinned: Any) -> None:
+        pass
+
+    design.folio_get_anon_vma, design.put_anon_vma = folio_get_anon_vma, put_anon_vma
+
+
+def _second_fault_again(design: Any) -> None:
+    def anon_vma_prepare(vma: Vma) -> None:
+        locks = design.kernel.locks
+        avc = design._avcs.alloc(AnonVmaChain(vma, None))  # type: ignore[arg-type]
+        anon_vma = design._find_mergeable(vma) or design._new_root()
+        with locks.anon_vma_write(anon_vma), locks.page_table_lock(vma.vm_mm):
+            vma.anon_vma = avc.anon_vma = anon_vma
+            design._chain(vma, avc)
+            anon_vma.num_active_vmas += 1
+
+    design.anon_vma_prepare = anon_vma_prepare
+
+
+def _child_first(design: Any) -> None:
+    original = design._interval_tree
+
+    def interval_tree(folio: Folio, anon_vma: AnonVma | None) -> Iterator[tuple[Vma, int]]:
+        yield from reversed(list(original(folio, anon_vma)))
+
+    design._interval_tree = interval_tree
+
+
+def _no_split_lock(design: Any) -> None:
+    design.split_lock = lambda pinned: nullcontext()
+
+
+# --- mistakes in mm
+
+
+def _any_entry(original: Any) -> Any:
+    def table_if_same(mm: Any, address: int, entry: int | None) -> Any:
+        table = mm.pgd.get(address >> 21)
+        return table if isinstance(table, dict) else None
+
+    return table_if_same
+
+
+def _reuse_if_mapped_once(original: Any) -> Any:
+    def can_reuse(kernel: Any, folio: Folio, vma: Vma) -> bool:
+        if folio.mapcount != 1:
+            return False
+        kernel.hooks.folio_move_anon_rmap(folio, vma)
+        return True
+
+    return can_reuse
+
+
+def _tables_first(original: Any) -> Any:
+    def free_pgtables(mm: Any, vmas: Any) -> None:
+        for vma in vmas:
+            mm.kernel.locks.free_pgtables(mm, vma.vm_start, vma.vm_end)
+        for vma in vmas:
+            mm.kernel.locks.vma_start_write(vma)
+            mm.kernel.hooks.unlink_anon_vmas(vma)
+
+    return free_pgtables
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "degree",
+        "anon_vma",
+        "fork reuses an anon_vma whose children and VMAs together are fewer than 2",
+        "E's two VMAs get the same anon_vma, of which one lacks a link of the other, and merge: none but the other's "
+        "link leads to its page",
+        (14, 0),
+        ("degree",),
+        _degree,
+        historic="2555283eb40d",
+    ),
+    Mutant(
+        "not-cleared",
+        "anon_vma",
+        "a merge that finds no memory for the links leaves vma->anon_vma set",
+        "mprotect fails in anon_vma_clone; the next write needs no anon_vma, and its folio names one that does not "
+        "know the VMA",
+        (26, 0),
+        ("fail-merge",),
+        _not_cleared,
+        historic="3a206a8649f8",
+    ),
+    Mutant(
+        "published-unlocked",
+        "anon_vma",
+        "a new anon_vma is published without its lock, and a walk does not ask again under it if the folio is mapped",
+        "the walk reads folio->mapping and mapcount; munmap frees the anon_vma, a first fault gets its memory; the "
+        "walk locks it and reads the list while the fault adds to it",
+        (5, 30),
+        ("referenced-reuse",),
+        _published_unlocked,
+        historic="d9d332e0874f",
+    ),
+    Mutant(
+        "root-first",
+        "anon_vma",
+        "unlink_anon_vmas frees the oldest anon_vma first, and nothing holds a root but its own VMAs",
+        "A exits, B exits: the root, in which the lock of B's own anon_vma lies, is freed before that",
+        (0, 27),
+        ("referenced-exit-family",),
+        _root_first,
+        historic="2010: the root last",
+    ),
+    Mutant(
+        "no-rmap-locks",
+        "anon_vma",
+        "mremap moves entries into a VMA that a walk visits before the old one, without the rmap lock",
+        "the walk that takes migration entries out has passed the target when the entry moves there",
+        (31, 12),
+        ("migrate-mremap-back",),
+        patches=(Patch("rmaplab.mm.mremap", "copy_vma", _no_rmap_locks),),
+        historic="108d6642ad81",
+    ),
+    Mutant(
+        "published-unfinished",
+        "anon_vma",
+        "vma->anon_vma is set before what it points to (a missing release barrier)",
+        "the fault of the neighbour finds the anon_vma, and locks it through its root, which is not there",
+        (14, 12),
+        ("faults-neighbours",),
+        _published_unfinished,
+        (
+            Patch("rmaplab.designs.anon_vma", "AnonVma.CONST", lambda names: tuple(n for n in names if n != "root")),
+            Patch("rmaplab.designs.anon_vma", "AnonVma.ATOMIC", lambda names: (*names, "root")),
+        ),
+        historic="b6ac0b3f6013",
+    ),
+    Mutant(
+        "walk-unlocked",
+        "anon_vma",
+        "rmap_walk_anon does not lock the anon_vma (hook 3)",
+        "the walk reads the interval tree while munmap unlinks from it",
+        (9, 8),
+        ("referenced-munmap", "reclaim-fork", "migrate-fork"),
+        without("rmap_walk_anon", "anon_vma_read", "anon_vma_trylock_read"),
+    ),
+    Mutant(
+        "get-freed",
+        "anon_vma",
+        "folio_get_anon_vma takes a reference though the count may be 0 (hook 4)",
+        "migration reads folio->mapping; exit drops the last reference; migration takes and drops one more",
+        (8, 11),
+        ("migrate-exit", "migrate-munmap"),
+        _no_inc_not_zero,
+    ),
+    Mutant(
+        "no-pin",
+        "anon_vma",
+        "migration holds no reference of the anon_vma (hook 4)",
+        "once all is migration entries, exit frees the anon_vma, and the walk that takes them out locks it",
+        (15, 11),
+        ("migrate-exit", "migrate-munmap"),
+        _no_pin,
+    ),
+    Mutant(
+        "prepare-again",
+        "anon_vma",
+        "anon_vma_prepare does not look again under the lock if another fault was first (hook 1)",
+        "both faults link the VMA, each with an anon_vma of its own",
+        (40, 40),
+        ("faults-same-vma",),
+        _second_fault_again,
+    ),
+    Mutant(
+        "prepare-unlocked",
+        "anon_vma",
+        "anon_vma_prepare sets vma->anon_vma without the page_table_lock (hook 1)",
+        "both faults find none set, and link the VMA at once",
+        (14, 12),
+        ("faults-same-vma",),
+        without("anon_vma_prepare", "page_table_lock"),
+    ),
+    Mutant(
+        "unlink-unlocked",
+        "anon_vma",
+        "unlink_anon_vmas does not lock the anon_vma (hook 7)",
+        "munmap unlinks from the interval tree that the walk reads",
+        (9, 8),
+        ("referenced-munmap", "reclaim-exit"),
+        without("unlink_anon_vmas", "anon_vma_write"),
+    ),
+    Mutant(
+        "free-undrained",
+        "anon_vma",
+        "anon_vma_free does not wait for those who hold the lock",
+        "the walk locks what is unlinked already, sees that the folio is not mapped, and lets go what was freed",
+        (8, 12),
+        ("referenced-munmap",),
+        without("_put", "anon_vma_drain"),
+    ),
+    Mutant(
+        "child-first",
+        "anon_vma",
+        "the walk visits a child's VMA before its parent's (hook 3)",
+        "migration looks at the child, fork copies the entry, migration replaces it: the copy is missed",
+        (33, 17),
+        ("migrate-fork",),
+        _child_first,
+    ),
+    Mutant(
+        "split-unlocked",
+        "anon_vma",
+        "a folio split does not lock the anon_vma (hook 16)",
+        "its walks take none either, and read the interval tree while fork links the child",
+        (8, 9),
+        ("huge-split-fork",),
+        _no_split_lock,
+    ),
+    Mutant(
+        "clone-unlocked",
+        "anon_vma",
+        "anon_vma_clone does not lock the anon_vma (hooks 5 and 7)",
+        "fork links the child while a walk reads the interval tree",
+        (9, 8),
+        ("reclaim-fork", "migrate-grandchild"),
+        without("anon_vma_clone", "anon_vma_write"),
+    ),
+    Mutant(
+        "pte-not-same",
+        "anon_vma",
+        "a fault does not look again under the page-table lock if the entry is the same",
+        "both threads map a page there, and the first page is lost",
+        (42, 38),
+        ("faults-same-page",),
+        patches=(Patch("rmaplab.mm.fault_steps", "_table_if_same", _any_entry),),
+    ),
+    Mutant(
+        "reuse-mapped-once",
+        "anon_vma",
+        "a write fault reuses a page that is mapped once, whoever else holds it",
+        "A has it back from the swap cache and writes to it, B takes it from there",
+        (26, 26),
+        ("swapin-write",),
+        patches=(Patch("rmaplab.mm.fault_steps", "_can_reuse", _reuse_if_mapped_once),),
+    ),
+    Mutant(
+        "tables-before-unlink",
+        "anon_vma",
+        "munmap frees the page tables before it hides the VMA from walks",
+        "the walk has found the VMA and is in its page table when that is freed",
+        (11, 7),
+        ("referenced-munmap", "migrate-munmap"),
+        patches=(Patch("rmaplab.mm.mmap", "free_pgtables", _tables_first),),
+    ),
+    Mutant(
+        "move-without-ptl",
+        "anon_vma",
+        "mremap does not lock the page table that it takes entries from",
+        "the entry goes while a walk looks at it",
+        (12, 10),
+        ("reclaim-mremap-up", "migrate-mremap-up"),
+        patches=(patch("mremap", "move_page_tables", "page_table"),),
+    ),
+)
+
+
+def mutants() -> dict[str, Mutant]:
+    """By name."""
+    return {mutant.name: mutant for mutant in MUTANTS}
