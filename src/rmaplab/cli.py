@@ -3,6 +3,7 @@
 
 import click
 
+from rmaplab.check.check_commands import check_command
 from rmaplab.check.commands import hooks_command
 from rmaplab.replay.commands import compare_command, truth_command
 from rmaplab.synth.commands import synth
@@ -17,5 +18,14 @@ def main() -> None:
     """A laboratory for the reverse mapping of anonymous memory in Linux."""
 
 
-for _command in (record_command, import_command, info_command, compare_command, truth_command, hooks_command, synth):
+for _command in (
+    record_command,
+    import_command,
+    info_command,
+    compare_command,
+    truth_command,
+    hooks_command,
+    check_command,
+    synth,
+):
     main.add_command(_command)
