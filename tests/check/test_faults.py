@@ -13,7 +13,7 @@ from tests.support.designs import DESIGNS
 SHORT = 12  # operations, the demand of the issue
 
 
-NO_FAULT = {(design, 13) for design in ("gki", "gki_mm", "gki_nofork", "gki_sync")} | {("gki_mm", 15)}
+NO_FAULT = {(design, 13) for design in ("gki", "gki_mm", "gki_nofork", "gki_sync")} | {("gki_mm", 15), ("vma_set", 17)}
 """Only a race could show a fault in these (docs/claims.md)."""
 
 

@@ -13,14 +13,15 @@ from rmaplab.mm.exit import exit_mmap
 from rmaplab.mm.flags import PMD_SIZE
 from rmaplab.mm.fork import dup_mm
 from rmaplab.mm.huge_memory import split_folio
+from rmaplab.mm.huge_pmd import split_huge_pmd
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.madvise import madvise
-from rmaplab.mm.migrate import migrate_folio
+from rmaplab.mm.migrate import migrate_folio, remove_migration_ptes
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.mmap import do_munmap
 from rmaplab.mm.protect import mprotect
+from rmaplab.mm.rmap import try_to_migrate
 from rmaplab.mm.vma import File
-from rmaplab.mm.zap import split_huge_pmd
 from tests.support.builders import RW, folio_at, layout, link, live, make_kernel, mmap, move, write
 from tests.support.walks import contents_kernel, load, store, swap_out
 
@@ -317,3 +318,22 @@ def test_the_check_can_fail(mm: Mm, kernel: Kernel) -> None:
     folio.mapping[other] = folio.mapping.pop(vma)
     with pytest.raises(AssertionError):
         check(kernel, mm)
+
+
+def test_child_forked_during_a_migration_is_found() -> None:
+    """Hook 17: fork copies the migration entry, and hook 6 hears nothing of it."""
+    kernel = contents_kernel(VmaSetDesign())
+    mm = kernel.mm_alloc()
+    link(mm, 0x10, 0x14)
+    store(mm, 0x10, 7)
+    folio = folio_at(mm, 0x10)
+    folio.get()
+    pinned = kernel.hooks.folio_get_anon_vma(folio)
+    assert try_to_migrate(kernel, folio, pinned)
+    child = dup_mm(mm)
+    remove_migration_ptes(kernel, folio, folio, pinned)
+    kernel.hooks.put_anon_vma(pinned)
+    folio.put()
+    assert [load(one, 0x10) for one in (mm, child)] == [7, 7]
+    assert walk(mm, 0x10) == [(mm.ident, 0x10), (child.ident, 0x10)]
+    check(kernel, mm, child)

@@ -88,10 +88,10 @@ def test_anon_vma_is_pinned_meanwhile(kernel: Kernel) -> None:
     folio = folio_at(mm, 0x10)
     pinned = kernel.hooks.folio_get_anon_vma(folio)
     folio.refs += 1
-    assert try_to_migrate(kernel, folio)
+    assert try_to_migrate(kernel, folio, pinned)
     exit_mmap(mm)
     assert kernel.anon_vma.live == 1
-    remove_migration_ptes(kernel, folio, folio)
+    remove_migration_ptes(kernel, folio, folio, pinned)
     assert folio.mapcount == 0
     kernel.hooks.put_anon_vma(pinned)
     assert kernel.anon_vma.live == 0
@@ -102,11 +102,13 @@ def test_fork_copies_migration_entries_as_shared(kernel: Kernel) -> None:
     mm = made(kernel)
     folio = folio_at(mm, 0x10)
     folio.refs += 1
-    assert try_to_migrate(kernel, folio)
+    pinned = kernel.hooks.folio_get_anon_vma(folio)
+    assert try_to_migrate(kernel, folio, pinned)
     assert kind(mm, 0x10) == "migration x"
     child = dup_mm(mm)
     assert kind(mm, 0x10) == kind(child, 0x10) == "migration"
-    remove_migration_ptes(kernel, folio, folio)
+    remove_migration_ptes(kernel, folio, folio, pinned)
+    kernel.hooks.put_anon_vma(pinned)
     assert (folio.mapcount, folio.exclusive, kind(child, 0x10)) == (2, 0, "present")
     folio.refs -= 1
     finish(kernel, mm, child)
@@ -116,9 +118,11 @@ def test_mremap_moves_migration_entries(kernel: Kernel) -> None:
     mm = made(kernel)
     folio = folio_at(mm, 0x10)
     folio.refs += 1
-    assert try_to_migrate(kernel, folio)
+    pinned = kernel.hooks.folio_get_anon_vma(folio)
+    assert try_to_migrate(kernel, folio, pinned)
     move(mm, 0x10, 0x14, 0x40)
-    remove_migration_ptes(kernel, folio, folio)
+    remove_migration_ptes(kernel, folio, folio, pinned)
+    kernel.hooks.put_anon_vma(pinned)
     folio.refs -= 1
     assert load(mm, 0x40) == 0x10
     finish(kernel, mm)

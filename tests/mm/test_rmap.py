@@ -25,10 +25,10 @@ def kernel() -> Kernel:
     return contents_kernel(thp="always")
 
 
-def places(mm: Mm, folio: Folio, kind_: int | None = None) -> list[tuple[int, bool]]:
+def places(mm: Mm, folio: Folio, kind_: int | None = None, pinned: Any = None) -> list[tuple[int, bool]]:
     """(page, is it a PMD entry) that the walk finds in the VMAs that the design names, of `mm`."""
     found = []
-    for vma, address in visits(mm.kernel, folio):
+    for vma, address in visits(mm.kernel, folio, pinned):
         walk = page_vma_mapped_walk(folio, vma, address, *(() if kind_ is None else (kind_,)))
         found += [(vpn, huge) for vpn, _, huge in walk if vma.vm_mm is mm]
     return found
@@ -78,9 +78,10 @@ def test_migration_entries_only_when_asked_for(kernel: Kernel) -> None:
     """PVMW_MIGRATION"""
     mm = made(kernel)
     folio = folio_at(mm, 0x10)
-    assert try_to_migrate(kernel, folio)
-    assert places(mm, folio) == []
-    assert places(mm, folio, MIGRATION) == [(0x10, False)]
+    pinned = kernel.hooks.folio_get_anon_vma(folio)
+    assert try_to_migrate(kernel, folio, pinned)
+    assert places(mm, folio, pinned=pinned) == []
+    assert places(mm, folio, MIGRATION, pinned) == [(0x10, False)]
 
 
 def test_unmap_leaves_swap_entries(kernel: Kernel) -> None:

@@ -333,7 +333,7 @@ def test_growing_in_place_joins_what_comes_next(mm: Mm) -> None:
 def test_copy_of_unfaulted_vma_takes_the_new_offset(mm: Mm) -> None:
     """An unfaulted copy keeps its old page offset and so can never merge (copy_vma, "move backwards")."""
     vma = link(mm, 3, 5)
-    new = copy_vma(mm, vma, 3 << 12, 2 << 12, 0, False)
+    new, _ = copy_vma(mm, vma, 3 << 12, 2 << 12, 0, False)
     assert new is not vma
     assert layout(mm) == [(0, 2, 0), (3, 5, 3)]
 
@@ -342,7 +342,7 @@ def test_copy_merges_with_its_new_neighbour(mm: Mm) -> None:
     """A copy next to an equal VMA needs no VMA of its own (copy_vma, "move a VMA into position next to another")."""
     vma = link(mm, 0, 2)
     next_ = link(mm, 6, 8)
-    assert copy_vma(mm, vma, 0, 2 << 12, 4 << 12, False) is next_
+    assert copy_vma(mm, vma, 0, 2 << 12, 4 << 12, False)[0] is next_
     assert layout(mm) == [(0, 2, 0), (4, 8, 4)]
 
 
@@ -350,7 +350,7 @@ def test_copy_of_faulted_vma_keeps_the_old_offset(mm: Mm) -> None:
     """The pages' indices are fixed, so a faulted VMA that moved elsewhere fits none of its neighbours."""
     vma = link(mm, 0, 2, fault=True)
     link(mm, 6, 8)
-    new = copy_vma(mm, vma, 0, 2 << 12, 4 << 12, False)
+    new, _ = copy_vma(mm, vma, 0, 2 << 12, 4 << 12, False)
     assert layout(mm) == [(0, 2, 0), (4, 6, 0), (6, 8, 6)]
     assert new.anon_vma is vma.anon_vma
 

@@ -168,9 +168,9 @@ def fork_keeps_exclusive(patch: pytest.MonkeyPatch) -> None:
     """copy_nonpresent_pte forgets pte_swp_clear_exclusive"""
     real = rmaplab.mm.fork.copy_nonpresent_pte
 
-    def copy(kernel: Kernel, table: dict[int, int], vpn: int) -> int:
+    def copy(table: dict[int, int], vpn: int, vma: Vma, pvma: Vma) -> int:
         before = table[vpn]
-        entry = real(kernel, table, vpn)
+        entry = real(table, vpn, vma, pvma)
         if before & KIND_MASK == SWAP:
             table[vpn] = before
             return before
@@ -181,7 +181,7 @@ def fork_keeps_exclusive(patch: pytest.MonkeyPatch) -> None:
 
 def fork_counts_no_swap(patch: pytest.MonkeyPatch) -> None:
     """copy_nonpresent_pte forgets swap_duplicate"""
-    patch.setattr(rmaplab.mm.fork, "copy_nonpresent_pte", lambda kernel, table, vpn: table[vpn] & ~EXCLUSIVE)
+    patch.setattr(rmaplab.mm.fork, "copy_nonpresent_pte", lambda table, vpn, *_: table[vpn] & ~EXCLUSIVE)
 
 
 def unmap_loses_pages(patch: pytest.MonkeyPatch) -> None:
@@ -203,15 +203,14 @@ def old_slot_contents(patch: pytest.MonkeyPatch) -> None:
 
 def ksm_leaves_write(patch: pytest.MonkeyPatch) -> None:
     """write_protect_page forgets PageAnonExclusive"""
-    real = Ksm._lock_small
+    real = Ksm._write_protect_page
 
-    def lock(self: Ksm, mm: Any, address: int, folio: Folio) -> Folio | None:
-        small = real(self, mm, address, folio)
-        if small is not None:
-            small.exclusive = 1
-        return small
+    def protect(self: Ksm, mm: Any, address: int, folio: Folio, own: int) -> bool:
+        done = real(self, mm, address, folio, own)
+        folio.exclusive = 1
+        return done
 
-    patch.setattr(Ksm, "_lock_small", lock)
+    patch.setattr(Ksm, "_write_protect_page", protect)
 
 
 def ksm_swap_is_shared(patch: pytest.MonkeyPatch) -> None:
@@ -221,7 +220,7 @@ def ksm_swap_is_shared(patch: pytest.MonkeyPatch) -> None:
 
 def migration_forgets_swap_cache(patch: pytest.MonkeyPatch) -> None:
     """__folio_migrate_mapping leaves the old folio in the swap cache"""
-    patch.setattr(Swap, "replace", lambda self, folio, new: None)
+    patch.setattr(Swap, "replace", lambda self, folio, new: True)
 
 
 @pytest.mark.parametrize(

@@ -367,6 +367,9 @@ class AnonVmaDesign:
     def mm_gone(self, mm: Mm) -> None:
         """Hook 15: nothing."""
 
+    def copy_migration_entry(self, folio: Folio, vma: Vma, pvma: Vma) -> None:
+        """Hook 17: nothing, as hook 6."""
+
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
         """Hook 16: anon_vma_lock_write"""
         return self.kernel.locks.anon_vma_write(pinned)  # type: ignore[no-any-return]

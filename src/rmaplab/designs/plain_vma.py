@@ -9,6 +9,7 @@ their flags, file and page offset agree: a design that uses this file has fewer 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from rmaplab.designs.anon_vma import AnonVmaDesign
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.mm import Mm
@@ -61,3 +62,6 @@ class PlainVmas:
     def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
         """Nothing, unless the design says otherwise."""
         return nullcontext()
+
+    copy_migration_entry = AnonVmaDesign.copy_migration_entry
+    """The same function, so that a design which does not replace it does not count as having hook 17."""

@@ -258,6 +258,10 @@ class VmaSetDesign(PlainVmas):
         for link in members.values():
             self._links.free(link)
 
+    def copy_migration_entry(self, folio: Folio, vma: Vma, pvma: Vma) -> None:
+        """Hook 17: the child's VMA becomes a member, as it does with a page that is present."""
+        self._add(folio, vma)
+
     # --- figures
 
     def vma_fields(self) -> dict[str, int]:

@@ -4,7 +4,7 @@
 from typing import TYPE_CHECKING
 
 from rmaplab.mm.fault import handle_mm_fault
-from rmaplab.mm.flags import PAGE_SHIFT, PTRS_PER_PTE, VM_READ, VM_SHARED, VM_WRITE
+from rmaplab.mm.flags import PAGE_SHIFT, PTRS_PER_PTE, VM_READ
 from rmaplab.mm.pagetable import ENTRY_SHIFT, HWPOISON, KIND_MASK, MIGRATION, PRESENT, SWAP, WRITE
 
 if TYPE_CHECKING:
@@ -28,15 +28,13 @@ def mm_write(mm: "Mm", address: int, token: int) -> bool:
     """Store `token` in the private page at `address`; False if the task is killed for it."""
     contents = mm.kernel.mem.contents
     assert contents is not None
-    vma = mm.vma_lookup(address)
-    if vma is None or vma.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE:
-        return False
     for _ in range(_TRIES):
         entry = entry_at(mm, address)
         if entry is not None and entry & (PRESENT | WRITE) == PRESENT | WRITE:
             contents[entry >> ENTRY_SHIFT] = token
             return True
-        handle_mm_fault(mm, address, True)
+        if not handle_mm_fault(mm, address, True):
+            return False
     return False
 
 
@@ -44,9 +42,10 @@ def mm_read(mm: "Mm", address: int) -> int | None:
     """What a load from `address` sees, 0 where nobody wrote; None if the task is killed for it."""
     contents = mm.kernel.mem.contents
     assert contents is not None
-    vma = mm.vma_lookup(address)
-    if vma is None or not vma.vm_flags & VM_READ:
-        return None
+    with mm.kernel.locks.mmap_read(mm):
+        vma = mm.vma_lookup(address)
+        if vma is None or not vma.vm_flags & VM_READ:
+            return None
     for _ in range(_TRIES):
         entry = entry_at(mm, address)
         if entry is None:

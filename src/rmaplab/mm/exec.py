@@ -20,6 +20,7 @@ from rmaplab.mm.flags import (
 )
 from rmaplab.mm.mmap import VM_DATA_DEFAULT_FLAGS, do_brk_flags, do_munmap, insert_new_vma, mmap_region
 from rmaplab.mm.mremap import move_page_tables
+from rmaplab.mm.vma import vma_expand, vma_shrink
 
 if TYPE_CHECKING:
     from rmaplab.mm.kernel import Kernel
@@ -62,9 +63,17 @@ class ElfMapper:
     def stack_moved(self, start: int, end: int, pgoff: int) -> None:
         """setup_arg_pages moved the stack to its final place, pages and all (relocate_vma_down). `vm_pgoff` stays, so
         the indices of the pages do."""
-        old_top = self.stack.vm_end
-        self.mm.resize(self.stack, start, end, pgoff)
-        move_page_tables(self.mm, self.stack, old_top - PAGE_SIZE, self.stack, end - PAGE_SIZE, PAGE_SIZE)
+        mm, stack = self.mm, self.stack
+        old_top = stack.vm_end
+        if not mm.kernel.special:
+            mm.resize(stack, start, end, pgoff)
+            move_page_tables(mm, stack, old_top - PAGE_SIZE, stack, end - PAGE_SIZE, PAGE_SIZE)
+            return
+        with mm.kernel.locks.mmap_write(mm):
+            if end <= old_top:
+                vma_expand(mm, stack, start, old_top, pgoff)
+            move_page_tables(mm, stack, old_top - PAGE_SIZE, stack, end - PAGE_SIZE, PAGE_SIZE)
+            vma_shrink(mm, stack, start, end, pgoff)
 
     def special(self, start: int, end: int, prot: int, pgoff: int) -> None:
         """[vdso] and its kin."""

@@ -3,26 +3,28 @@
 
 from typing import TYPE_CHECKING
 
-from rmaplab.mm.zap import zap_all
+from rmaplab.mm.zap import free_pgtables, tlb_finish_mmu, zap_all
 
 if TYPE_CHECKING:
+    from rmaplab.mm.folio import Folio
     from rmaplab.mm.mm import Mm
 
 __all__ = ["exit_mmap"]
 
 
 def exit_mmap(mm: "Mm") -> None:
-    """Unmap all pages, unlink all VMAs (free_pgtables), then free them."""
-    hooks = mm.kernel.hooks
-    if mm.kernel.ksm.items:
-        mm.kernel.ksm.exit(mm)
-    with mm.kernel.locks.mmap_read(mm):
-        zap_all(mm)
-    with mm.kernel.locks.mmap_write(mm):
+    """Unmap all pages, hide all VMAs from walks (free_pgtables), then free them. ksm_exit comes before (mmput)."""
+    kernel = mm.kernel
+    if kernel.ksm.items:
+        kernel.ksm.exit(mm)
+    batch: list[Folio] = []
+    with kernel.locks.mmap_read(mm):
+        zap_all(mm, batch)
+    with kernel.locks.mmap_write(mm):
+        free_pgtables(mm, mm.vmas)
+        tlb_finish_mmu(kernel, batch)
         for vma in mm.vmas:
-            hooks.unlink_anon_vmas(vma)
-        for vma in mm.vmas:
-            hooks.vm_area_free(vma)
-    mm.vmas.clear()
-    mm.starts.clear()
-    hooks.mm_gone(mm)
+            kernel.hooks.vm_area_free(vma)
+        mm.vmas.clear()
+        mm.starts.clear()
+    kernel.hooks.mm_gone(mm)

@@ -4,33 +4,30 @@
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from rmaplab.mm.fault_steps import do_user_addr_fault, handle_write_fault, huge_possible, read_fault
 from rmaplab.mm.flags import (
     PAGE_SHIFT,
     PMD_SHIFT,
-    PMD_SIZE,
     VM_ACCESS_FLAGS,
     VM_HUGEPAGE,
     VM_HUGETLB,
     VM_LOCKONFAULT,
-    VM_NOHUGEPAGE,
     VM_READ,
     VM_SHARED,
     VM_SPECIAL,
     VM_WRITE,
 )
-from rmaplab.mm.folio import Folio
-from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, PageTable, guards
-from rmaplab.mm.stable_node import folio_test_ksm
-from rmaplab.mm.swap import do_swap_page
+from rmaplab.mm.pagetable import ENTRY_SHIFT, GUARD, HWPOISON, KIND_MASK, PRESENT, WRITE, PageTable, guards
 from rmaplab.mm.vma import Vma
-from rmaplab.mm.zap import split_huge_pmd
+from rmaplab.mm.vmf import vmf_anon_prepare
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
 
-__all__ = ["anon_write_fault", "copy_page", "handle_mm_fault", "populate_range", "prepare", "vmf_anon_prepare"]
+__all__ = ["anon_write_fault", "handle_mm_fault", "populate_range", "prepare"]
 
 _RW = PRESENT | WRITE  # of a non-present entry, WRITE's bit means something else
+_TRIES = 4  # a fault may have to be taken again, after swap-in or migration
 
 
 def prepare(vma: Vma) -> None:
@@ -39,27 +36,11 @@ def prepare(vma: Vma) -> None:
         vma.vm_mm.kernel.hooks.anon_vma_prepare(vma)
 
 
-def vmf_anon_prepare(vma: Vma) -> None:
-    """The same from a fault, which gives up the VMA lock for the mmap lock first (__vmf_anon_prepare)."""
-    if vma.anon_vma is None:
-        mm = vma.vm_mm
-        with mm.kernel.locks.mmap_read(mm):
-            mm.kernel.hooks.anon_vma_prepare(vma)
-
-
-def _huge_possible(mm: "Mm", vma: Vma, address: int) -> bool:
-    """May a fault at `address` be served by a PMD-sized folio? (thp_vma_allowable_order)"""
-    flags = vma.vm_flags
-    if not flags & VM_HUGEPAGE and (mm.kernel.thp != "always" or flags & VM_NOHUGEPAGE):
-        return False
-    if mm.kernel.thp == "never" or not vma.is_anonymous():
-        return False
-    start = address & -PMD_SIZE
-    return vma.vm_start <= start and start + PMD_SIZE <= vma.vm_end
-
-
 def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
     """A fault of the task at `address` (bytes). Returns False if no VMA is there (a stack may grow, or SIGSEGV)."""
+    kernel = mm.kernel
+    if kernel.special:
+        return do_user_addr_fault(mm, address, write)
     i = bisect_right(mm.starts, address) - 1  # mm.vma_lookup, written out: most of a recording is faults
     if i < 0:
         return False
@@ -73,163 +54,75 @@ def handle_mm_fault(mm: "Mm", address: int, write: bool) -> bool:
                 vpn = address >> PAGE_SHIFT
                 if guards(mm.pgd, vpn, vpn + 1):
                     return True  # handle_pte_marker: SIGSEGV, before anything is prepared
-                vmf_anon_prepare(vma)
-            with mm.kernel.locks.vma_start_read(vma):
+                vmf_anon_prepare(vma, True)
+            with kernel.locks.vma_start_read(vma):
                 anon_write_fault(mm, vma, address)
-    elif flags & VM_ACCESS_FLAGS:
-        kernel = mm.kernel
-        if flags & VM_HUGEPAGE or kernel.thp == "always":
-            _read_fault(mm, vma, address)
-        if kernel.special:
-            _read_nonpresent(mm, vma, address)
+    elif flags & VM_ACCESS_FLAGS and (flags & VM_HUGEPAGE or kernel.thp == "always"):
+        read_fault(mm, vma, address, True)
     return True
-
-
-def _read_fault(mm: "Mm", vma: Vma, address: int) -> None:
-    """do_huge_pmd_anonymous_page prepares before it knows that the huge zero folio is enough; for small pages the zero
-    page is"""
-    if _huge_possible(mm, vma, address) and address >> PMD_SHIFT not in mm.pgd:
-        vmf_anon_prepare(vma)
-
-
-def _read_nonpresent(mm: "Mm", vma: Vma, address: int) -> None:
-    """A read of what may be in swap (handle_pte_fault)"""
-    vpn = address >> PAGE_SHIFT
-    table = mm.pgd.get(vpn >> 9)
-    entry = table.get(vpn) if isinstance(table, dict) else None
-    if entry is not None and entry & KIND_MASK != PRESENT:
-        do_swap_page(mm, vma, address, entry, False)
 
 
 def anon_write_fault(mm: "Mm", vma: Vma, address: int) -> None:
-    """A write to a private page: a new anonymous page, or copy-on-write."""
+    """A write to a private page: a new anonymous page, or copy-on-write. Where nothing special can be met the commonest
+    cases are written out; for the steps, and all others, see :mod:`rmaplab.mm.fault_steps`."""
+    kernel = mm.kernel
+    if kernel.special:
+        _faultin_page(mm, vma, address)
+        return
     vpn = address >> PAGE_SHIFT
     table = mm.pgd.get(vpn >> 9)
     if not isinstance(table, dict):
-        table = _pte_table(mm, vma, address, table)
-        if table is None:
+        if table is not None or huge_possible(mm, vma, address):
+            handle_write_fault(mm, vma, address, False)
             return
+        table = mm.pte_alloc(vpn >> 9)
     entry = table.get(vpn)
     if entry is None:
-        _do_anonymous_page(mm, vma, address, table)
-    elif entry & _RW != _RW:
+        folio = kernel.mem.alloc()
+        kernel.hooks.folio_set_anon(folio, vma, address, True)
+        folio.exclusive = 1
+        folio.mapcount = 1
+        with kernel.locks.page_table(mm, address):
+            table[vpn] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
+    elif entry & _RW == PRESENT:
         _do_wp_page(mm, vma, address, table, entry)
 
 
-def _pte_table(mm: "Mm", vma: Vma, address: int, pmd: int | None) -> PageTable | None:
-    """The table over `address` where there was none, or a PMD entry; None if a huge page served the fault."""
-    i = address >> PMD_SHIFT
-    if pmd is None:
-        if (vma.vm_flags & VM_HUGEPAGE or mm.kernel.thp == "always") and _huge_possible(mm, vma, address):
-            _do_huge_pmd_anonymous_page(mm, vma, i)
-            return None
-        table: PageTable = {}
-        mm.pgd[i] = table
-        return table
-    if pmd & WRITE or _do_huge_pmd_wp_page(mm, vma, i, pmd):
-        return None
-    return split_huge_pmd(mm, i)
-
-
-def _do_anonymous_page(mm: "Mm", vma: Vma, address: int, table: PageTable) -> Folio:
-    """Map a new page of `vma` at `address` (do_anonymous_page, and the new page of wp_page_copy and do_cow_fault)."""
-    kernel = mm.kernel
-    folio = kernel.mem.alloc()
-    kernel.hooks.folio_set_anon(folio, vma, address, True)
-    folio.exclusive = 1
-    folio.mapcount = 1
-    with kernel.locks.page_table(mm, address):
-        table[address >> PAGE_SHIFT] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
-    return folio
-
-
-def copy_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) -> None:
-    """Map in a child's `vma` a copy of the page that its parent's `entry` maps (copy_present_page)."""
-    copy = _do_anonymous_page(mm, vma, address, table)
-    mm.kernel.mem.copy(copy.pfn, entry >> ENTRY_SHIFT)
-
-
-def _do_huge_pmd_anonymous_page(mm: "Mm", vma: Vma, i: int) -> None:
-    """Map a new folio of 512 pages with one PMD entry (__do_huge_pmd_anonymous_page)."""
-    kernel = mm.kernel
-    folio = kernel.mem.alloc_large(PMD_SIZE >> PAGE_SHIFT)
-    kernel.hooks.folio_set_anon(folio, vma, i << 21, True)
-    folio.exclusive = (1 << folio.nr_pages) - 1
-    folio.mapcount = 1
-    with kernel.locks.page_table(mm, i << 21):
-        mm.pgd[i] = folio.pfn << ENTRY_SHIFT | PRESENT | WRITE
-
-
-def _do_huge_pmd_wp_page(mm: "Mm", vma: Vma, i: int, entry: int) -> bool:
-    """A write to a write-protected PMD entry; False if the folio may be shared (do_huge_pmd_wp_page)."""
-    kernel = mm.kernel
-    folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
-    assert folio is not None
-    if not folio.exclusive & 1:
-        if folio.mapcount > 1 or (folio.refs and not _drops_swap_cache(mm, folio)):
-            return False
-        with kernel.locks.folio(folio):
-            kernel.hooks.folio_move_anon_rmap(folio, vma)
-        folio.exclusive = (1 << folio.nr_pages) - 1
-    mm.pgd[i] = entry | WRITE
-    return True
-
-
 def _do_wp_page(mm: "Mm", vma: Vma, address: int, table: PageTable, entry: int) -> None:
-    """A write to a write-protected page (do_wp_page), or to one that is not present (do_swap_page)."""
+    """A write to a write-protected page of a small folio, in brief (do_wp_page)."""
     kernel = mm.kernel
-    if not entry & PRESENT:
-        if do_swap_page(mm, vma, address, entry, True):
-            entry = table[address >> PAGE_SHIFT]
-            if entry & _RW == PRESENT:
-                _do_wp_page(mm, vma, address, table, entry)
-        return
     folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
     assert folio is not None
-    if not folio.exclusive >> ((entry >> ENTRY_SHIFT) - folio.pfn) & 1:
-        if (
-            folio.nr_pages > 1
-            or folio.mapcount > 1
-            or (folio.refs and not _drops_swap_cache(mm, folio))
-            or (kernel.special and folio_test_ksm(folio))
-        ):
-            copy = _do_anonymous_page(mm, vma, address, table)  # wp_page_copy
-            if kernel.special:
-                _page_copied(mm, address, folio, entry, copy)
-                return
+    if folio.nr_pages > 1:
+        handle_write_fault(mm, vma, address, False)
+        return
+    vpn = address >> PAGE_SHIFT
+    if not folio.exclusive:
+        if folio.mapcount > 1 or folio.refs:
+            copy = kernel.mem.alloc()
+            kernel.hooks.folio_set_anon(copy, vma, address, True)
+            copy.exclusive = 1
+            copy.mapcount = 1
+            with kernel.locks.page_table(mm, address):
+                table[vpn] = copy.pfn << ENTRY_SHIFT | _RW
             folio.mapcount -= 1
             if not folio.mapcount and not folio.refs:
                 kernel.mem.free(folio)
             return
-        with kernel.locks.folio(folio):  # wp_can_reuse_anon_folio
+        with kernel.locks.folio(folio):
             kernel.hooks.folio_move_anon_rmap(folio, vma)
         folio.exclusive = 1
-    table[address >> PAGE_SHIFT] = entry | WRITE
+    table[vpn] = entry | WRITE
 
 
-def _drops_swap_cache(mm: "Mm", folio: Folio) -> bool:
-    """Was the swap cache alone in holding `folio`, and could it let go? (wp_can_reuse_anon_folio)"""
-    if folio.refs > 1 or folio not in mm.kernel.swap.slot_of:
-        return False
-    guard = mm.kernel.locks.folio_trylock(folio)
-    if guard is None:
-        return False
-    with guard:
-        return mm.kernel.swap.folio_free_swap(folio) and not folio.refs
-
-
-def _page_copied(mm: "Mm", address: int, folio: Folio, entry: int, copy: Folio) -> None:
-    """The rest of wp_page_copy where more than counting is to be done (``kernel.special``)"""
-    kernel = mm.kernel
-    kernel.mem.copy(copy.pfn, entry >> ENTRY_SHIFT)
-    if kernel.folio_removed is not None and not folio_test_ksm(folio):
-        kernel.folio_removed(folio, mm, address & -(1 << PAGE_SHIFT))
-    folio.mapcount -= 1
-    if not folio.mapcount:
-        if folio.refs:
-            kernel.swap.free_swap_cache(folio)
-        else:
-            kernel.mem.free(folio)
+def _faultin_page(mm: "Mm", vma: Vma, address: int) -> None:
+    """Take the fault until the page is there; under the mmap lock (faultin_page, as get_user_pages calls it)"""
+    for _ in range(_TRIES):
+        handle_write_fault(mm, vma, address, False)
+        pmd = mm.pgd.get(address >> PMD_SHIFT)
+        entry = pmd.get(address >> PAGE_SHIFT) if isinstance(pmd, dict) else pmd
+        if entry is not None and (entry & _RW == _RW or entry & KIND_MASK in (HWPOISON, GUARD & KIND_MASK)):
+            return
 
 
 def populate_range(
@@ -277,7 +170,7 @@ def populate_range(
                 anon_write_fault(mm, vma, address)
         elif flags & VM_HUGEPAGE or mm.kernel.thp == "always":
             for i in range(low >> PMD_SHIFT, ((high - 1) >> PMD_SHIFT) + 1):
-                _read_fault(mm, vma, max(low, i << PMD_SHIFT))
+                read_fault(mm, vma, max(low, i << PMD_SHIFT), False)
         if readable < high and stop:
             return
 

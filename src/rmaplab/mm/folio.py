@@ -13,7 +13,11 @@ class Folio:
     index: linear page index of its first page, as ``folio->index``
     mapcount: page-table entries that map a page of it (a PMD entry counts once)
     exclusive: bit i set = page i is PageAnonExclusive
-    refs: references besides those of the mappings (swap cache, isolated, pinned)
+    refs: references besides those of the mappings (swap cache, isolated, pinned). The kernel's refcount is the sum of
+        both: a mapping's reference comes and goes with it
+
+    Each method is one atomic operation on the counts. A folio fresh from the allocator has neither mapping nor
+    reference, and nobody else can get one.
     """
 
     __slots__ = ("exclusive", "index", "mapcount", "mapping", "nr_pages", "pfn", "refs")
@@ -26,6 +30,47 @@ class Folio:
         self.mapcount = 0
         self.exclusive = 0
         self.refs = 0
+
+    def add_rmap(self, entries: int = 1) -> None:
+        """`entries` more map the folio, each with its reference (folio_add_anon_rmap_ptes)."""
+        self.mapcount += entries
+
+    def remove_rmap(self) -> None:
+        """One entry less maps the folio; its reference is the caller's now (folio_remove_rmap_ptes)."""
+        self.mapcount -= 1
+        self.refs += 1
+
+    def get(self) -> None:
+        """One more reference, from somebody who is sure that there is one (folio_get)."""
+        self.refs += 1
+
+    def try_get(self) -> bool:
+        """One more reference unless the folio is free or frozen (folio_try_get)."""
+        if not self.mapcount + self.refs:
+            return False
+        self.refs += 1
+        return True
+
+    def put(self) -> bool:
+        """Drop a reference; True if that was the last, and nothing maps the folio (folio_put_testzero)."""
+        self.refs -= 1
+        return not self.mapcount + self.refs
+
+    def ref_count(self) -> int:
+        """All references (folio_ref_count)."""
+        return self.mapcount + self.refs
+
+    def freeze(self, expected: int) -> bool:
+        """Make the count 0, so that nobody gets a reference, if it is `expected` and nothing maps the folio
+        (folio_ref_freeze)."""
+        if self.mapcount or self.refs != expected:
+            return False
+        self.refs = 0
+        return True
+
+    def unfreeze(self, count: int) -> None:
+        """End :meth:`freeze` with `count` references (folio_ref_unfreeze)."""
+        self.refs = count
 
     def __repr__(self) -> str:
         return f"<folio pfn={self.pfn:#x} pages={self.nr_pages} index={self.index:#x} mapcount={self.mapcount}>"
@@ -127,6 +172,5 @@ class ContentsMap(MemMap):
 
 def folio_put(mem: MemMap, folio: Folio) -> None:
     """Drop a reference that is not a mapping's; the folio goes with the last of either."""
-    folio.refs -= 1
-    if not folio.refs and not folio.mapcount:
+    if folio.put():
         mem.free(folio)

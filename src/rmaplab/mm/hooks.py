@@ -25,7 +25,15 @@ class ForkRefused(Exception):
 
 
 class WalkContended(Exception):
-    """A walk could not get a lock that it must not wait for (rwc->contended). It has visited some places or none."""
+    """A walk, or hook 4, could not get a lock that it must not wait for (rwc->contended). A walk has visited some
+    places or none; hook 4 holds nothing.
+
+    mm: the address space at which somebody else is working
+    """
+
+    def __init__(self, mm: "Mm | None" = None) -> None:
+        super().__init__()
+        self.mm = mm
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,7 @@ EXTRA_HOOKS: tuple[Hook, ...] = (
     Hook(14, "folio_remove_rmap_ptes", ("folio_removed",)),
     Hook(15, "mm lifetime: mmdrop, exit_mmap", ("mm_gone",)),
     Hook(16, "split_huge_page_to_list_to_order: anon_vma_lock_write", ("split_lock",)),
+    Hook(17, "copy_nonpresent_pte: a migration entry is copied by fork", ("copy_migration_entry",)),
 )
 """Places beyond the nine of the mail that some design needs; one that needs none does there as mainline."""
 
@@ -106,7 +115,7 @@ class Hooks(Protocol):
 
     # Hook 4
     def folio_get_anon_vma(self, folio: "Folio") -> Any:
-        """Pin what ``folio.mapping`` names; None if the folio is not mapped."""
+        """Pin what ``folio.mapping`` names; None if the folio is not mapped. May raise WalkContended."""
 
     def put_anon_vma(self, pinned: Any) -> None:
         """Drop what :meth:`folio_get_anon_vma` pinned."""
@@ -196,3 +205,8 @@ class Hooks(Protocol):
     # Hook 16
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
         """What a folio split locks against walks, other splits and collapse, between hook 4's get and put."""
+
+    # Hook 17
+    def copy_migration_entry(self, folio: "Folio", vma: "Vma", pvma: "Vma") -> None:
+        """Fork copies an entry of `pvma` under which `folio` is under migration: the child's `vma` will map what it
+        becomes. Hook 6 is not asked. Both page-table locks held."""

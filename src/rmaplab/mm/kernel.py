@@ -76,6 +76,19 @@ class Kernel:
         self.mms_created += 1
         return Mm(self, self.mms_created)
 
+    def mmgrab(self, mm: Mm) -> None:
+        """Keep the mm_struct, though perhaps not what is mapped in it."""
+        mm.count += 1
+
+    def mmdrop(self, mm: Mm) -> None:
+        """Drop such a reference."""
+        mm.count -= 1
+        if not mm.count:
+            self.mm_free(mm)
+
+    def mm_free(self, mm: Mm) -> None:
+        """The mm_struct is freed; it is in no slab cache of ours."""
+
     def log_slabs(self, caches: int | None = None) -> list[tuple[int, int, Any]]:
         """Start logging the events of all caches, or of the first `caches`; the list returned receives (1 alloc or
         0 free, cache number, object)."""

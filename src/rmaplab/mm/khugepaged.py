@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Collapse of small pages into a huge one (collapse_huge_page, mm/khugepaged.c)."""
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rmaplab.mm.flags import PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_PTE, VM_HUGEPAGE, VM_NOHUGEPAGE, VM_WRITE
 from rmaplab.mm.folio import Folio, folio_put
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, SWAP, WRITE, PageTable
 from rmaplab.mm.rmap import folio_remove_rmap
-from rmaplab.mm.swap import do_swap_page
+from rmaplab.mm.swap import do_swap_page, free_folio_and_swap_cache
 
 if TYPE_CHECKING:
-    from rmaplab.mm.kernel import Kernel
     from rmaplab.mm.mm import Mm
     from rmaplab.mm.vma import Vma
 
@@ -40,24 +40,30 @@ def collapse_huge_page(mm: "Mm", address: int) -> bool:
             return False
     with kernel.locks.mmap_write(mm):
         vma = _suitable(mm, address)
-        table = mm.pgd.get(i)
-        if vma is None or not isinstance(table, dict):
+        if vma is None or not isinstance(mm.pgd.get(i), dict):
             return False
         kernel.locks.vma_start_write(vma)
-        with kernel.hooks.collapse_lock(vma):
+        with kernel.hooks.collapse_lock(vma), ExitStack() as folio_locks:
             with kernel.locks.page_table(mm, address):
-                del mm.pgd[i]  # pmdp_collapse_flush
-            found = _isolate(kernel, table)
+                table = mm.pgd.pop(i)  # pmdp_collapse_flush
+                assert isinstance(table, dict)
+            found = _isolate(mm, address, table, folio_locks)
             if found is None:
-                mm.pgd[i] = table
+                with kernel.locks.page_table(mm, address):
+                    mm.pgd[i] = table  # pmd_populate
                 return False
+            locked = folio_locks.pop_all()
         # nobody can walk to these pages any more: they are isolated and locked
-        huge = kernel.mem.alloc_large(PTRS_PER_PTE)
-        _copy(mm, table, found, huge)
-        kernel.hooks.folio_set_anon(huge, vma, address, True)
-        huge.exclusive = (1 << huge.nr_pages) - 1
-        huge.mapcount = 1
+        with locked:
+            huge = kernel.mem.alloc_large(PTRS_PER_PTE)
+            _copy(mm, address, table, found, huge)
+        for folio in found.values():
+            free_folio_and_swap_cache(kernel, folio)  # the entry's reference
+            folio_put(kernel.mem, folio)  # of the isolation
         with kernel.locks.page_table(mm, address):
+            kernel.hooks.folio_set_anon(huge, vma, address, True)
+            huge.exclusive = (1 << huge.nr_pages) - 1
+            huge.add_rmap()
             mm.pgd[i] = huge.pfn << ENTRY_SHIFT | PRESENT | (WRITE if vma.vm_flags & VM_WRITE else 0)
     return True
 
@@ -70,34 +76,46 @@ def _swap_in(mm: "Mm", vma: "Vma", table: PageTable) -> bool:
     )
 
 
-def _isolate(kernel: "Kernel", table: PageTable) -> dict[int, Folio] | None:
-    """vpn -> folio, or None if a page is not present, is held by somebody else, or too many are shared; one at least
-    must be writable (__collapse_huge_page_isolate)."""
-    found: dict[int, Folio] = {}
-    shared = 0
-    for vpn, entry in table.items():
-        if entry & KIND_MASK != PRESENT:
-            return None
-        folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
-        assert folio is not None
-        if folio.refs != (folio in kernel.swap.slot_of):  # is_refcount_suitable
-            return None
-        shared += folio.mapcount > 1 and folio.nr_pages == 1
-        found[vpn] = folio
-    writable = any(entry & WRITE for entry in table.values())
-    return found if writable and shared <= MAX_PTES_SHARED else None
-
-
-def _copy(mm: "Mm", table: PageTable, found: dict[int, Folio], huge: Folio) -> None:
-    """__collapse_huge_page_copy_succeeded: holes become zeroes"""
+def _isolate(mm: "Mm", address: int, table: PageTable, folio_locks: ExitStack) -> dict[int, Folio] | None:
+    """vpn -> folio, each with a reference, its lock in `folio_locks`; or None if a page is not present, is locked or
+    held by somebody else, or too many are shared; one at least must be writable (__collapse_huge_page_isolate)."""
     kernel = mm.kernel
-    for vpn, entry in table.items():
-        folio = found[vpn]
-        kernel.mem.copy(huge.pfn + (vpn & (PTRS_PER_PTE - 1)), entry >> ENTRY_SHIFT)
-        folio.refs += 1
-        with kernel.locks.folio(folio):
-            folio_remove_rmap(kernel, folio, mm, vpn)
-            folio.exclusive &= ~(1 << ((entry >> ENTRY_SHIFT) - folio.pfn))
-            if not folio.mapcount:
-                kernel.swap.folio_free_swap(folio)
+    found: dict[int, Folio] = {}
+    locked: set[Folio] = set()
+    shared = 0
+    suitable = any(entry & WRITE for entry in table.values())
+    with kernel.locks.page_table(mm, address):
+        for vpn, entry in table.items():
+            folio = kernel.mem.pages[entry >> ENTRY_SHIFT] if entry & KIND_MASK == PRESENT else None
+            if folio is None:
+                suitable = False
+                break
+            if folio not in locked:
+                guard = kernel.locks.folio_trylock(folio)
+                if guard is None:
+                    suitable = False
+                    break
+                folio_locks.enter_context(guard)
+                locked.add(folio)
+                if folio.refs != (folio in kernel.swap.slot_of):  # is_refcount_suitable
+                    suitable = False
+                    break
+            folio.get()  # folio_isolate_lru
+            found[vpn] = folio
+            shared += folio.mapcount > 1 and folio.nr_pages == 1
+    if suitable and shared <= MAX_PTES_SHARED:
+        return found
+    for folio in found.values():
         folio_put(kernel.mem, folio)
+    return None
+
+
+def _copy(mm: "Mm", address: int, table: PageTable, found: dict[int, Folio], huge: Folio) -> None:
+    """__collapse_huge_page_copy_succeeded: holes become zeroes. The entries' references are left to the caller."""
+    kernel = mm.kernel
+    for vpn, folio in found.items():
+        entry = table[vpn]
+        kernel.mem.copy(huge.pfn + (vpn & (PTRS_PER_PTE - 1)), entry >> ENTRY_SHIFT)
+        with kernel.locks.page_table(mm, address):
+            folio_remove_rmap(kernel, folio, mm, vpn)
+        folio.exclusive &= ~(1 << ((entry >> ENTRY_SHIFT) - folio.pfn))

@@ -5,13 +5,15 @@ What ksmd finds by scanning is given here: the caller names two pages. The unsta
 chains of stable nodes, the zero page and NUMA.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rmaplab.mm.flags import PAGE_SHIFT, VM_MERGEABLE, VM_WRITE
+from rmaplab.mm.fault_steps import wp_page_copy
+from rmaplab.mm.flags import PAGE_SHIFT, PTRS_PER_PTE, VM_MERGEABLE
 from rmaplab.mm.folio import Folio, folio_put
-from rmaplab.mm.huge_memory import split_folio
-from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, PageTable, entries
+from rmaplab.mm.huge_memory import split_huge_page
+from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, entries
 from rmaplab.mm.rmap import folio_remove_rmap, rmap_walk
 from rmaplab.mm.stable_node import RmapItem, StableNode, folio_test_ksm
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from rmaplab.mm.vma import Vma
 
 __all__ = ["Ksm"]
+
+_TRIES = 4  # a fault may have to be taken again
 
 
 class Ksm:
@@ -44,80 +48,111 @@ class Ksm:
         Where contents are not kept, the caller says that they are equal. A page that is a KSM folio already takes the
         other in (try_to_merge_with_ksm_page), else both become one (try_to_merge_two_pages).
         """
-        one_page, other_page = self._mergeable(one, one_address), self._mergeable(other, other_address)
-        if one_page is None or other_page is None or (one is other and one_address == other_address):
+        if one is other and one_address == other_address:
             return False
-        if folio_test_ksm(other_page[1]):
-            if folio_test_ksm(one_page[1]):
-                return one_page[1] is other_page[1]
-            one, one_address, other, other_address = other, other_address, one, one_address
-        if not self._equal(one, one_address, other, other_address):
-            return False
-        node = self._merge_first(one, one_address)
-        if node is None:
-            return False
-        if not self._merge_into(other, other_address, node):
+        merged = self._cmp_and_merge(one, one_address, other, other_address)
+        return self._cmp_and_merge(one, one_address, other, other_address) is True if merged is None else merged
+
+    def _cmp_and_merge(self, one: "Mm", one_address: int, other: "Mm", other_address: int) -> bool | None:
+        """None after a split of the large folio that both pages are of: they are merged when ksmd comes around again"""
+        pages: list[Folio] = []
+        try:
+            for mm, address in ((one, one_address), (other, other_address)):
+                page = self._get_mergeable_page(mm, address)
+                if page is None:
+                    return False
+                pages.append(page)
+            if pages[0] is pages[1] and pages[0].nr_pages > 1:
+                folio_put(self.kernel.mem, pages.pop())
+                return None if self._split(pages[0], 0) else False
+            if folio_test_ksm(pages[1]):
+                if folio_test_ksm(pages[0]):
+                    return pages[0] is pages[1]
+                pages.reverse()
+                one, one_address, other, other_address = other, other_address, one, one_address
+            if not self._equal(one, one_address, other, other_address):
+                return False
+            node = self._merge_first(one, one_address, pages)
+            if node is None:
+                return False
+            if self._merge_into(other, other_address, pages, node):
+                return True
             if len(node.items) == 1:
-                self.unmerge(one, one_address, one_address + (1 << PAGE_SHIFT))  # break_cow
+                self._break_cow(one, one_address)
             return False
-        return True
+        finally:
+            for page in pages:
+                folio_put(self.kernel.mem, page)
 
     def adopt(self, mm: "Mm", address: int) -> None:
         """ksmd meets a page that is a KSM folio since a fork, and remembers that too ("ksm page forked",
         try_to_merge_one_page)."""
-        found = self._mergeable(mm, address)
-        if found is not None and folio_test_ksm(found[1]):
-            item = self.items.get((mm, address))
-            if item is None or item.node is not found[1].mapping:
-                self._append(mm, address, found[0], found[1].mapping)
+        with self.kernel.locks.mmap_read(mm):
+            found = self._mergeable(mm, address)
+            if found is not None and folio_test_ksm(found[1]):
+                item = self.items.get((mm, address))
+                if item is None or item.node is not found[1].mapping:
+                    self._append(mm, address, found[0], found[1].mapping)
 
     def _mergeable(self, mm: "Mm", address: int) -> "tuple[Vma, Folio] | None":
-        """find_mergeable_vma and get_mergeable_page"""
+        """find_mergeable_vma, and the page there (folio_walk_start). Mmap lock held."""
         vma = mm.vma_lookup(address)
         if vma is None or not vma.vm_flags & VM_MERGEABLE or vma.anon_vma is None:
             return None
-        table = mm.pgd.get(address >> 21)
-        entry = table if isinstance(table, int) else table.get(address >> PAGE_SHIFT) if table is not None else None
-        if entry is None or entry & KIND_MASK != PRESENT:
-            return None
-        folio = self.kernel.mem.pages[entry >> ENTRY_SHIFT]
-        assert folio is not None
-        return vma, folio
+        with self.kernel.locks.page_table(mm, address):
+            entry = self._entry(mm, address)
+            if entry is None or entry & KIND_MASK != PRESENT:
+                return None
+            folio = self.kernel.mem.pages[entry >> ENTRY_SHIFT]
+            assert folio is not None
+            return vma, folio
+
+    @staticmethod
+    def _entry(mm: "Mm", address: int) -> int | None:
+        """The entry of the page at `address`, as it would be after a split of the PMD entry"""
+        pmd = mm.pgd.get(address >> 21)
+        if isinstance(pmd, int):
+            return pmd + ((address >> PAGE_SHIFT & (PTRS_PER_PTE - 1)) << ENTRY_SHIFT)
+        return pmd.get(address >> PAGE_SHIFT) if pmd is not None else None
+
+    def _get_mergeable_page(self, mm: "Mm", address: int) -> Folio | None:
+        """The page at `address`, with a reference (get_mergeable_page)"""
+        with self.kernel.locks.mmap_read(mm):
+            found = self._mergeable(mm, address)
+            return found[1] if found is not None and found[1].try_get() else None
 
     def _equal(self, one: "Mm", one_address: int, other: "Mm", other_address: int) -> bool:
         """pages_identical"""
         contents = self.kernel.mem.contents
         if contents is None:
             return True
-        values = []
-        for mm, address in ((one, one_address), (other, other_address)):
-            table = mm.pgd[address >> 21]
-            vpn = address >> PAGE_SHIFT
-            entry = table + ((vpn & 511) << ENTRY_SHIFT) if isinstance(table, int) else table[vpn]
-            values.append(contents.get(entry >> ENTRY_SHIFT, 0))
-        return values[0] == values[1]
+        entries = self._entry(one, one_address), self._entry(other, other_address)
+        if entries[0] is None or entries[1] is None:
+            return False
+        return contents.get(entries[0] >> ENTRY_SHIFT, 0) == contents.get(entries[1] >> ENTRY_SHIFT, 0)
 
-    def _merge_first(self, mm: "Mm", address: int) -> StableNode | None:
+    def _merge_first(self, mm: "Mm", address: int, held: list[Folio]) -> StableNode | None:
         """Make the page at `address` a KSM folio, if it is none yet (try_to_merge_one_page without a kpage)."""
-        with self.kernel.locks.mmap_read(mm):
+        kernel = self.kernel
+        with kernel.locks.mmap_read(mm):
             found = self._mergeable(mm, address)
             if found is None:
                 return None
             vma, folio = found
             if folio_test_ksm(folio):
                 return folio.mapping  # type: ignore[no-any-return]
-            small = self._lock_small(mm, address, folio)
-            if small is None:
-                return None
-            self.kernel.special = True
-            self._forget_mapping(small)
-            node = StableNode(small)
-            small.mapping = node  # folio_set_stable_node
+            with self._lock_small(mm, address, folio, held) as small:
+                if small is None:
+                    return None
+                kernel.special = True
+                self._forget_mapping(small)
+                node = StableNode(small)
+                small.mapping = node  # folio_set_stable_node
             self.nodes.add(node)
             self._append(mm, address, vma, node)
             return node
 
-    def _merge_into(self, mm: "Mm", address: int, node: StableNode) -> bool:
+    def _merge_into(self, mm: "Mm", address: int, held: list[Folio], node: StableNode) -> bool:
         """Map the folio of `node` in place of the page at `address` (try_to_merge_with_ksm_page)."""
         kernel = self.kernel
         with kernel.locks.mmap_read(mm):
@@ -126,35 +161,65 @@ class Ksm:
                 return False
             vma, folio = found
             if folio is not node.folio:  # else it was forked from it
-                small = self._lock_small(mm, address, folio)
-                if small is None:
-                    return False
-                self._replace_page(mm, address, small, node.folio)
+                with self._lock_small(mm, address, folio, held) as small:
+                    if small is None or not self._replace_page(mm, address, small, node.folio):
+                        return False
             self._append(mm, address, vma, node)
         return True
 
-    def _lock_small(self, mm: "Mm", address: int, folio: Folio) -> Folio | None:
-        """Split a large folio, and write-protect the page (try_to_merge_one_page, write_protect_page).
+    @contextmanager
+    def _lock_small(self, mm: "Mm", address: int, folio: Folio, held: list[Folio]) -> Iterator[Folio | None]:
+        """The page at `address` locked and write-protected, after a split of its large folio; None if that could not be
+        had (try_to_merge_one_page, write_protect_page).
 
-        Fails where somebody holds more references than the mappings and the swap cache.
+        held: folios of which ksmd has a reference, which it exchanges for those of their pages
         """
         kernel = self.kernel
-        if folio.nr_pages > 1 and not split_folio(kernel, folio):
-            return None
-        vpn = address >> PAGE_SHIFT
-        table = mm.pgd[vpn >> 9]
-        assert isinstance(table, dict)
-        small = kernel.mem.pages[table[vpn] >> ENTRY_SHIFT]
-        assert small is not None
-        guard = kernel.locks.folio_trylock(small)
+        if folio not in held:
+            yield None  # another page than the one that was compared
+            return
+        if folio.nr_pages > 1:
+            keep = (address >> PAGE_SHIFT) & (PTRS_PER_PTE - 1)
+            entry = self._entry(mm, address)
+            if entry is not None:
+                keep = (entry >> ENTRY_SHIFT) - folio.pfn
+            if held.count(folio) > 1 or not self._split(folio, keep):
+                yield None
+                return
+            small = kernel.mem.pages[folio.pfn + keep]
+            assert small is not None
+            if small is not folio:
+                held[held.index(folio)] = small
+                folio_put(kernel.mem, folio)
+            folio = small
+        guard = kernel.locks.folio_trylock(folio)
         if guard is None:
-            return None
-        with guard, kernel.locks.page_table(mm, address):
-            if folio_test_ksm(small) or small.refs != (small in kernel.swap.slot_of):
-                return None
-            small.exclusive = 0
-            table[vpn] &= ~WRITE
-        return small
+            yield None
+            return
+        with guard:
+            yield folio if self._write_protect_page(mm, address, folio, held.count(folio)) else None
+
+    def _split(self, folio: Folio, keep: int) -> bool:
+        guard = self.kernel.locks.folio_trylock(folio)
+        if guard is None:
+            return False
+        with guard:
+            return split_huge_page(self.kernel, folio, keep)
+
+    def _write_protect_page(self, mm: "Mm", address: int, folio: Folio, own: int) -> bool:
+        """Fails where somebody holds more references than the mappings, the swap cache and ksmd (`own`)."""
+        kernel = self.kernel
+        vpn = address >> PAGE_SHIFT
+        with kernel.locks.page_table(mm, address):
+            table = mm.pgd.get(vpn >> 9)
+            entry = table.get(vpn) if isinstance(table, dict) else None
+            if entry is None or entry & KIND_MASK != PRESENT or entry >> ENTRY_SHIFT != folio.pfn:
+                return False
+            if folio_test_ksm(folio) or folio.refs != own + (folio in kernel.swap.slot_of):
+                return False
+            folio.exclusive = 0
+            table[vpn] = entry & ~WRITE  # type: ignore[index]
+        return True
 
     def _forget_mapping(self, folio: Folio) -> None:
         """The design's mapping is overwritten: for hook 14 all its entries go."""
@@ -173,20 +238,21 @@ class Ksm:
         for mm, address in places:
             self.kernel.folio_removed(folio, mm, address)
 
-    def _replace_page(self, mm: "Mm", address: int, folio: Folio, kfolio: Folio) -> None:
-        """replace_page: one entry changes over; what else maps `folio` keeps it."""
+    def _replace_page(self, mm: "Mm", address: int, folio: Folio, kfolio: Folio) -> bool:
+        """replace_page: one entry changes over; what else maps `folio` keeps it. False if the entry has changed."""
         kernel = self.kernel
         vpn = address >> PAGE_SHIFT
-        table = mm.pgd[vpn >> 9]
-        assert isinstance(table, dict)
         with kernel.locks.page_table(mm, address):
-            kfolio.mapcount += 1
+            table = mm.pgd.get(vpn >> 9)
+            if not isinstance(table, dict) or table.get(vpn) != folio.pfn << ENTRY_SHIFT | PRESENT:
+                return False
+            kfolio.add_rmap()
             table[vpn] = kfolio.pfn << ENTRY_SHIFT | PRESENT
             folio_remove_rmap(kernel, folio, mm, vpn)
-        folio.refs += 1
-        if not folio.mapcount:
-            kernel.swap.folio_free_swap(folio)
-        folio_put(kernel.mem, folio)
+            if not folio.mapcount:
+                kernel.swap.folio_free_swap(folio)
+            folio_put(kernel.mem, folio)
+        return True
 
     # --- rmap items
 
@@ -195,8 +261,9 @@ class Ksm:
         old = self.items.get((mm, address))
         if old is not None:
             self._remove(old)
-        item = RmapItem(mm, address, self.kernel.hooks.ksm_pin(vma), node)
-        node.items.append(item)
+        item = RmapItem(mm, address, self.kernel.hooks.ksm_pin(vma), node)  # before the mmap lock is let go
+        with self._locked(node):
+            node.items.append(item)
         self.nodes.add(node)
         self.items[mm, address] = item
 
@@ -204,11 +271,23 @@ class Ksm:
         """remove_rmap_item_from_tree"""
         del self.items[item.mm, item.address]
         node = item.node
-        node.items.remove(item)
-        node.strays = True  # a child may have been found through this item only
+        with self._locked(node):
+            node.items.remove(item)
+            node.strays = True  # a child may have been found through this item only
         self.kernel.hooks.ksm_unpin(item.pinned)
         if not node.items and not self._alive(node):
             self.nodes.discard(node)
+
+    @contextmanager
+    def _locked(self, node: StableNode) -> Iterator[None]:
+        """The folio of `node` locked, where there still is one: its walks hold that lock, too (ksm_get_folio)."""
+        folio = node.folio
+        if not self._alive(node) or not folio.try_get():
+            yield
+            return
+        with self.kernel.locks.folio(folio):
+            yield
+        folio_put(self.kernel.mem, folio)
 
     def _alive(self, node: StableNode) -> bool:
         """Does the node's folio still exist? (ksm_get_folio)"""
@@ -218,52 +297,41 @@ class Ksm:
     def scan(self) -> None:
         """What a pass of ksmd forgets: items whose page is no longer the one that was merged, nodes without a folio."""
         for item in list(self.items.values()):
-            found = self._mergeable(item.mm, item.address)
-            if found is None or found[1].mapping is not item.node:
-                self._remove(item)
+            with self.kernel.locks.mmap_read(item.mm):
+                found = self._mergeable(item.mm, item.address)
+                if (found is None or found[1].mapping is not item.node) and item in item.node.items:
+                    self._remove(item)
         self.nodes = {node for node in self.nodes if self._alive(node)}
 
     def exit(self, mm: "Mm") -> None:
-        """`mm` goes away (ksm_exit)."""
+        """`mm` goes away (ksm_exit, and what ksmd does when it meets a slot of an mm without users)."""
         for item in [item for (owner, _), item in self.items.items() if owner is mm]:
             self._remove(item)
 
     # --- unmerging
 
+    def _break_cow(self, mm: "Mm", address: int) -> None:
+        """break_cow: undo what :meth:`_merge_first` did"""
+        with self.kernel.locks.mmap_read(mm):
+            self.unmerge(mm, address, address + (1 << PAGE_SHIFT))
+
     def unmerge(self, mm: "Mm", start: int, end: int) -> None:
         """Give every KSM page in [start, end) a copy of its own, as a write fault would (unmerge_ksm_pages, break_ksm).
-
-        The rmap items stay until the next scan.
+        Mmap lock held. The rmap items stay until the next scan.
         """
         mem = self.kernel.mem
-        for vpn, entry in list(entries(mm.pgd, start >> PAGE_SHIFT, end >> PAGE_SHIFT)):
-            if entry & KIND_MASK != PRESENT:
-                continue
-            folio = mem.pages[entry >> ENTRY_SHIFT]
+        for vpn, _ in list(entries(mm.pgd, start >> PAGE_SHIFT, end >> PAGE_SHIFT)):
             vma = mm.vma_lookup(vpn << PAGE_SHIFT)
-            if folio is None or vma is None or not folio_test_ksm(folio) or not vma.vm_flags & VM_MERGEABLE:
+            if vma is None or not vma.vm_flags & VM_MERGEABLE:
                 continue
-            table = mm.pgd[vpn >> 9]
-            assert isinstance(table, dict)
-            self._unshare(mm, vma, vpn, table, folio)
-
-    def _unshare(self, mm: "Mm", vma: "Vma", vpn: int, table: PageTable, folio: Folio) -> None:
-        """wp_page_copy for FAULT_FLAG_UNSHARE: the copy is writable only where the VMA is"""
-        kernel = self.kernel
-        copy = kernel.mem.alloc()
-        kernel.hooks.folio_set_anon(copy, vma, vpn << PAGE_SHIFT, True)
-        kernel.mem.copy(copy.pfn, folio.pfn)
-        copy.exclusive = 1
-        copy.mapcount = 1
-        with kernel.locks.page_table(mm, vpn << PAGE_SHIFT):
-            table[vpn] = copy.pfn << ENTRY_SHIFT | PRESENT | (WRITE if vma.vm_flags & VM_WRITE else 0)
-            folio.mapcount -= 1
-        if folio.mapcount:
-            return
-        if folio.refs:
-            kernel.swap.free_swap_cache(folio)
-        else:
-            kernel.mem.free(folio)
+            for _ in range(_TRIES):
+                with self.kernel.locks.page_table(mm, vpn << PAGE_SHIFT):
+                    entry = self._entry(mm, vpn << PAGE_SHIFT)
+                    folio = mem.pages[entry >> ENTRY_SHIFT] if entry is not None and entry & PRESENT else None
+                    if entry is None or folio is None or not folio_test_ksm(folio):
+                        break
+                    folio.get()
+                wp_page_copy(mm, vma, vpn << PAGE_SHIFT, folio, entry, False)  # FAULT_FLAG_UNSHARE
 
     # --- fork
 

@@ -91,6 +91,9 @@ class CountingLocks:
         self.n_anon_vma_write += 1
         return self._guard
 
+    def anon_vma_drain(self, anon_vma: Any) -> None:
+        """Wait until nobody holds the lock of `anon_vma`, which is about to be freed (anon_vma_free)."""
+
     def page_table(self, mm: Any, address: int) -> Guard:
         """``pte_offset_map_lock``: the split page-table lock over `address`."""
         self.n_page_table += 1
@@ -108,6 +111,9 @@ class CountingLocks:
         """What is read inside is read without the lock that protects it (READ_ONCE, data_race): never twice the same,
         perhaps."""
         return self._guard
+
+    def retry_later(self, mm: Any) -> None:
+        """Wait, holding nothing, until nobody works on the VMAs of `mm` any more."""
 
     def free_pgtables(self, mm: Any, start: int, end: int) -> None:
         """The page tables of [start, end) (bytes) are freed: nobody may be walking in them."""

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from rmaplab.mm import flags as fl
 from rmaplab.mm.fault import populate_range, prepare
 from rmaplab.mm.flags import page_align
+from rmaplab.mm.huge_pmd import split_huge_pmd_locked
 from rmaplab.mm.pagetable import GUARD, guards
 from rmaplab.mm.vma import Vma, vma_modify
-from rmaplab.mm.zap import split_huge_pmd, zap_range
+from rmaplab.mm.zap import zap_range
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
 
 __all__ = ["madvise"]
+
+_GUARD_RETRIES = 3  # MAX_MADVISE_GUARD_RETRIES
 
 
 def _any(vma: Vma) -> bool:
@@ -88,26 +91,34 @@ def _install_guards(mm: "Mm", start: int, end: int) -> None:
         else:
             mm.kernel.file_guards = True
         low, high = max(start, vma.vm_start), min(end, vma.vm_end)
-        zap_range(mm, low, high)
-        _set_guards(mm, range(low >> fl.PAGE_SHIFT, high >> fl.PAGE_SHIFT))
+        for _ in range(_GUARD_RETRIES):
+            zap_range(mm, low, high)
+            if _set_guards(mm, range(low >> fl.PAGE_SHIFT, high >> fl.PAGE_SHIFT)):
+                break
 
 
-def _set_guards(mm: "Mm", vpns: Iterable[int]) -> None:
+def _set_guards(mm: "Mm", vpns: Iterable[int]) -> bool:
+    """Put a marker everywhere (guard_install_set_pte); False if something has been mapped since the zap."""
     for vpn in vpns:
-        table = mm.pgd.setdefault(vpn >> 9, {})
-        if isinstance(table, int):
-            table = split_huge_pmd(mm, vpn >> 9)
-        table[vpn] = GUARD
+        with mm.kernel.locks.page_table(mm, vpn << fl.PAGE_SHIFT):
+            if isinstance(mm.pgd.get(vpn >> 9), int):
+                split_huge_pmd_locked(mm, vpn >> 9)
+            table = mm.pte_alloc(vpn >> 9)
+            if table.get(vpn, GUARD) != GUARD:
+                return False
+            table[vpn] = GUARD
+    return True
 
 
 def _remove_guards(mm: "Mm", start: int, end: int) -> None:
     """madvise_guard_remove"""
     for vpn in guards(mm.pgd, start >> fl.PAGE_SHIFT, end >> fl.PAGE_SHIFT):
-        table = mm.pgd[vpn >> 9]
-        assert isinstance(table, dict)
-        del table[vpn]
-        if not table:
-            del mm.pgd[vpn >> 9]
+        with mm.kernel.locks.page_table(mm, vpn << fl.PAGE_SHIFT):
+            table = mm.pgd.get(vpn >> 9)
+            if isinstance(table, dict) and table.get(vpn) == GUARD:
+                del table[vpn]
+                if not table:
+                    del mm.pgd[vpn >> 9]
 
 
 def _change_flags(
@@ -140,6 +151,5 @@ def _drop_pages(mm: "Mm", start: int, end: int, advice: int) -> None:
         if vma.vm_flags & refused:
             return
         low, high = max(start, vma.vm_start), min(end, vma.vm_end)
-        guarded = guards(mm.pgd, low >> fl.PAGE_SHIFT, high >> fl.PAGE_SHIFT)
-        zap_range(mm, low, high)
-        _set_guards(mm, guarded)  # the markers survive
+        survive = mm.kernel.special or bool(guards(mm.pgd, low >> fl.PAGE_SHIFT, high >> fl.PAGE_SHIFT))
+        zap_range(mm, low, high, markers=not survive)

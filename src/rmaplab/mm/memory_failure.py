@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A page broke: who must be killed, and no entry may map it any more (mm/memory-failure.c)."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from rmaplab.mm.flags import PAGE_SHIFT
-from rmaplab.mm.folio import Folio
-from rmaplab.mm.huge_memory import split_folio
-from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT
-from rmaplab.mm.rmap import try_to_unmap
+from rmaplab.mm.folio import Folio, folio_put
+from rmaplab.mm.hooks import WalkContended
+from rmaplab.mm.huge_memory import split_huge_page
+from rmaplab.mm.rmap import page_vma_mapped_walk, try_to_unmap
 from rmaplab.mm.stable_node import folio_test_ksm
 
 if TYPE_CHECKING:
@@ -20,24 +20,28 @@ __all__ = ["collect_procs", "memory_failure"]
 
 
 def _page_mapped_in_vma(folio: Folio, vma: "Vma", address: int) -> bool:
-    """Does the small `folio` lie at `address` of `vma`? (page_mapped_in_vma)"""
-    table = vma.vm_mm.pgd.get(address >> 21)
-    entry = table.get(address >> PAGE_SHIFT) if isinstance(table, dict) else None
-    return entry is not None and entry & KIND_MASK == PRESENT and entry >> ENTRY_SHIFT == folio.pfn
+    """Does the small `folio` lie at `address` of `vma`? (page_mapped_in_vma, which looks under the page-table lock)"""
+    with closing(page_vma_mapped_walk(folio, vma, address)) as found:  # type: ignore[type-var]
+        return next(found, None) is not None
+
+
+def _places(kernel: "Kernel", folio: Folio) -> "Iterator[tuple[Vma, int]]":
+    """collect_procs_anon (hook 12), or collect_procs_ksm, which looks at every VMA that hook 11 finds for every rmap
+    item"""
+    if not folio_test_ksm(folio):
+        yield from kernel.hooks.collect_procs_anon(folio)
+        return
+    for item in list(folio.mapping.items):
+        yield from kernel.hooks.ksm_walk(item.pinned, item.address)
 
 
 def collect_procs(kernel: "Kernel", folio: Folio) -> "set[Mm]":
-    """The address spaces that map the small `folio`: collect_procs_anon (hook 12), or collect_procs_ksm, which looks at
-    every VMA that hook 11 finds for every rmap item."""
+    """The address spaces that map the small `folio`."""
     found: set[Mm] = set()
-    if folio_test_ksm(folio):
-        places = [place for item in folio.mapping.items for place in kernel.hooks.ksm_walk(item.pinned, item.address)]
-    else:
-        with closing(kernel.hooks.collect_procs_anon(folio)) as walk:  # type: ignore[type-var]
-            places = list(walk)
-    for vma, address in places:
-        if _page_mapped_in_vma(folio, vma, address):
-            found.add(vma.vm_mm)
+    with closing(_places(kernel, folio)) as places:  # type: ignore[type-var]
+        for vma, address in places:
+            if _page_mapped_in_vma(folio, vma, address):
+                found.add(vma.vm_mm)
     return found
 
 
@@ -50,21 +54,41 @@ def memory_failure(kernel: "Kernel", pfn: int) -> "set[Mm] | None":
     """
     mem = kernel.mem
     folio = mem.pages[pfn] if pfn < len(mem.pages) else None
-    if folio is None or pfn in mem.poisoned:
+    if folio is None or pfn in mem.poisoned or not folio.try_get():  # get_hwpoison_page
+        return None
+    if mem.pages[pfn] is not folio:
+        folio_put(mem, folio)
         return None
     if folio.nr_pages > 1:
-        if not split_folio(kernel, folio):  # try_to_split_thp_page
+        with kernel.locks.folio(folio):  # try_to_split_thp_page
+            done = split_huge_page(kernel, folio, pfn - folio.pfn)
+        small = mem.pages[pfn]
+        if not done or small is not folio:
+            folio_put(mem, folio)
+        if not done or small is None:
             return None
-        folio = mem.pages[pfn]
-        if folio is None:
-            return None  # nothing mapped that part
+        folio = small
     kernel.special = True
-    folio.refs += 1
     with kernel.locks.folio(folio):
+        if pfn in mem.poisoned:
+            folio_put(mem, folio)
+            return None
         mem.poisoned.add(pfn)
-        if not folio.mapcount:
-            return set()
-        kill = collect_procs(kernel, folio)
-        try_to_unmap(kernel, folio, hwpoison=True, ignore_mlock=True)
-        kernel.swap.folio_free_swap(folio)  # where no entry can lead to it
+    kill: set[Mm] = set()
+    while True:
+        try:
+            with kernel.locks.folio(folio):
+                kill |= _hwpoison_user_mappings(kernel, folio)
+            return kill
+        except WalkContended as busy:  # never in mainline, whose walks may wait: not so under the folio lock
+            kernel.locks.retry_later(busy.mm)
+
+
+def _hwpoison_user_mappings(kernel: "Kernel", folio: Folio) -> "set[Mm]":
+    """Folio lock held."""
+    if not folio.mapcount:
+        return set()
+    kill = collect_procs(kernel, folio)
+    try_to_unmap(kernel, folio, hwpoison=True, ignore_mlock=True)
+    kernel.swap.folio_free_swap(folio)  # where no entry can lead to it
     return kill

@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rmaplab.mm.pagetable import Pgd
+from rmaplab.mm.pagetable import PageTable, Pgd
 
 if TYPE_CHECKING:
     from rmaplab.mm.kernel import Kernel
@@ -20,12 +20,13 @@ class Mm:
     invariant: `starts[i] == vmas[i].vm_start`, ascending, no two VMAs overlap (:meth:`check`)
     """
 
-    __slots__ = ("brk", "def_flags", "ident", "kernel", "pgd", "starts", "users", "vmas")
+    __slots__ = ("brk", "count", "def_flags", "ident", "kernel", "pgd", "starts", "users", "vmas")
 
     def __init__(self, kernel: "Kernel", ident: int) -> None:
         self.kernel = kernel
         self.ident = ident  # number of the mm in order of creation, for reports
         self.users = 1  # tasks that run on it (mm_users)
+        self.count = 1  # references on the mm_struct itself (mm_count): one for its users, and pins
         self.starts: list[int] = []
         self.vmas: list[Vma] = []
         self.pgd: Pgd = {}
@@ -84,6 +85,24 @@ class Mm:
         vma.vm_start = start
         vma.vm_end = end
         vma.vm_pgoff = pgoff
+
+    def pte_alloc(self, i: int) -> PageTable:
+        """The table at index `i`, where no PMD entry is; a new empty one if there was none (pte_alloc).
+
+        Its page-table lock is held: it stands for the PMD's, under which pte_alloc looks again.
+        """
+        if i not in self.pgd:
+            self.pgd[i] = {}
+        table = self.pgd[i]
+        assert isinstance(table, dict)
+        return table
+
+    def try_grab(self) -> bool:
+        """mmgrab, unless the mm_struct is being freed (inc-not-zero of mm_count)"""
+        if not self.count:
+            return False
+        self.count += 1
+        return True
 
     def anon_entries(self) -> Iterator[tuple[int, int]]:
         """(vpn, entry) of all page-table entries, in no order."""

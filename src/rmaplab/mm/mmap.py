@@ -34,10 +34,12 @@ from rmaplab.mm.flags import (
     page_align,
     prot_to_vm_flags,
 )
+from rmaplab.mm.slab import AllocationFailure
 from rmaplab.mm.vma import File, Vma, split_vma, vma_merge_new_range
-from rmaplab.mm.zap import zap_range
+from rmaplab.mm.zap import free_pgtables, tlb_finish_mmu, zap_range
 
 if TYPE_CHECKING:
+    from rmaplab.mm.folio import Folio
     from rmaplab.mm.mm import Mm
 
 __all__ = [
@@ -63,26 +65,29 @@ VM_DATA_DEFAULT_FLAGS = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEX
 
 
 def _gather_munmap_vmas(mm: "Mm", start: int, end: int) -> list[Vma]:
-    """Split at both ends of [start, end) and take the VMAs between out of the tree (vms_gather_munmap_vmas)."""
+    """Split at both ends of [start, end) and take the VMAs between out of the tree (vms_gather_munmap_vmas,
+    vma_iter_clear_gfp). All are locked before the first one leaves: a split that fails leaves all where they were."""
     vmas = mm.vmas_in(start, end)
     if not vmas:
         return vmas
     if vmas[0].vm_start < start:
         split_vma(mm, vmas[0], start, new_below=True)
-    if vmas[-1].vm_end > end:
-        split_vma(mm, vmas[-1], end, new_below=False)
     for vma in vmas:
+        if vma.vm_end > end:
+            split_vma(mm, vma, end, new_below=False)
         mm.kernel.locks.vma_start_write(vma)
+    for vma in vmas:
         mm.remove(vma)
     return vmas
 
 
-def _unmap_and_unlink(mm: "Mm", vmas: list[Vma]) -> None:
+def _clear_ptes(mm: "Mm", vmas: list[Vma]) -> None:
     """vms_clear_ptes: unmap_vmas, then free_pgtables with its unlink_anon_vmas"""
+    batch: list[Folio] = []
     for vma in vmas:
-        zap_range(mm, vma.vm_start, vma.vm_end)
-    for vma in vmas:
-        mm.kernel.hooks.unlink_anon_vmas(vma)
+        zap_range(mm, vma.vm_start, vma.vm_end, batch)
+    free_pgtables(mm, vmas)
+    tlb_finish_mmu(mm.kernel, batch)
 
 
 def do_munmap(mm: "Mm", start: int, end: int) -> None:
@@ -91,24 +96,32 @@ def do_munmap(mm: "Mm", start: int, end: int) -> None:
         return
     vmas = _gather_munmap_vmas(mm, start, end)
     if vmas:
-        _unmap_and_unlink(mm, vmas)
+        _clear_ptes(mm, vmas)
         for vma in vmas:
             mm.kernel.hooks.vm_area_free(vma)
 
 
 def mmap_region(mm: "Mm", start: int, end: int, vm_flags: int, file: File | None, pgoff: int) -> Vma:
-    """Map [start, end), replacing what was there (__mmap_region). Mmap lock held for writing."""
+    """Map [start, end), replacing what was there (__mmap_region). Mmap lock held for writing.
+
+    A merge that finds no memory is done without; a VMA that cannot be had leaves a gap (vms_abort_munmap_vmas).
+    """
     hooks = mm.kernel.hooks
     replaced = _gather_munmap_vmas(mm, start, end)
     if replaced:
-        _unmap_and_unlink(mm, replaced)
+        _clear_ptes(mm, replaced)
     prev, next_ = mm.neighbours(start, end)
-    vma = vma_merge_new_range(mm, start, end, pgoff, vm_flags, file, prev=prev, next_=next_)
-    if vma is None:
-        vma = hooks.vm_area_alloc(mm)
-        _init(mm, vma, start, end, vm_flags, file, pgoff)
-    for old in replaced:  # vms_complete_munmap_vmas
-        hooks.vm_area_free(old)
+    try:
+        try:
+            vma = vma_merge_new_range(mm, start, end, pgoff, vm_flags, file, prev=prev, next_=next_)
+        except AllocationFailure:
+            vma = None
+        if vma is None:
+            vma = hooks.vm_area_alloc(mm)
+            _init(mm, vma, start, end, vm_flags, file, pgoff)
+    finally:
+        for old in replaced:  # vms_complete_munmap_vmas
+            hooks.vm_area_free(old)
     return vma
 
 
@@ -170,23 +183,32 @@ def brk(mm: "Mm", new: int) -> None:
         mm.brk = new
         return
     old_end, new_end = page_align(mm.brk), page_align(new)
-    mm.brk = new
     if old_end == new_end:
+        mm.brk = new
         return
     with mm.kernel.locks.mmap_write(mm):
         if new_end < old_end:
             do_munmap(mm, new_end, old_end)
+            mm.brk = new
             return
         do_brk_flags(mm, old_end, new_end, VM_DATA_DEFAULT_FLAGS | VM_ACCOUNT | mm.def_flags)
+        mm.brk = new
     if mm.def_flags & VM_LOCKED_MASK:
-        populate_range(mm, old_end, new_end)
+        with mm.kernel.locks.mmap_read(mm):
+            populate_range(mm, old_end, new_end)
 
 
 def expand_downwards(mm: "Mm", vma: Vma, address: int) -> None:
-    """Grow the stack `vma` down to `address`. It gets its anon_vma first, even on a read (expand_downwards)."""
+    """Grow the stack `vma` down to `address`. It gets its anon_vma first, even on a read (expand_downwards).
+
+    Mmap lock held for writing; page_table_lock is a remnant of when it was held for reading.
+    """
+    locks = mm.kernel.locks
     hooks = mm.kernel.hooks
     if vma.anon_vma is None:
         hooks.anon_vma_prepare(vma)
-    with hooks.anon_vma_lock(vma):
+    if mm.kernel.special:
+        locks.vma_start_write(vma)
+    with hooks.anon_vma_lock(vma), locks.page_table_lock(mm):
         pages = (vma.vm_start - address) >> PAGE_SHIFT
         mm.resize(vma, address, vma.vm_end, vma.vm_pgoff - pages)

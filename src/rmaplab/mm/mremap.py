@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """mremap (mm/mremap.c): shrink, grow in place, move."""
 
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 from rmaplab.mm.fault import populate_range
 from rmaplab.mm.flags import (
@@ -9,16 +10,19 @@ from rmaplab.mm.flags import (
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     PAGE_SHIFT,
+    PMD_SHIFT,
+    PTRS_PER_PTE,
     VM_LOCKED,
     VM_LOCKED_MASK,
     VM_MERGEABLE,
     page_align,
 )
+from rmaplab.mm.huge_pmd import split_huge_pmd
 from rmaplab.mm.mmap import do_munmap
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION, PRESENT, tables_in
+from rmaplab.mm.slab import AllocationFailure
 from rmaplab.mm.stable_node import folio_test_ksm
 from rmaplab.mm.vma import Vma, split_vma, vma_merge_new_range
-from rmaplab.mm.zap import split_huge_pmd
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
@@ -48,7 +52,8 @@ def mremap(mm: "Mm", address: int, old_length: int, new_length: int, flags: int,
             return
         grown = _remap_one(mm, address, old_length, new_length, flags, result)
     if grown is not None:
-        populate_range(mm, *grown)
+        with mm.kernel.locks.mmap_read(mm):
+            populate_range(mm, *grown)
 
 
 def _move_many(mm: "Mm", start: int, length: int, flags: int, target: int) -> None:
@@ -120,9 +125,10 @@ def _expand_in_place(mm: "Mm", vma: Vma, address: int, old_length: int, new_leng
     return (start, end) if merged is not None and merged.vm_flags & VM_LOCKED_MASK else None
 
 
-def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, dontunmap: bool) -> Vma:
+def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, dontunmap: bool) -> tuple[Vma, bool]:
     """The VMA that takes the pages of [address, address + length) of `vma` at `new_address`: an existing one that
-    grows, or a copy (copy_vma)."""
+    grows, or a copy; and whether a walk may come to it before it comes to `vma`, so that entries must move under the
+    rmap lock (copy_vma, need_rmap_locks)."""
     hooks = mm.kernel.hooks
     pgoff = vma.pgoff_at(address)
     faulted = True
@@ -146,15 +152,20 @@ def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, do
         next_=next_,
         copied_from=vma,
     )
-    if new is None:
-        new = hooks.vm_area_dup(vma, mm)
-        new.vm_start = new_address
-        new.vm_end = new_address + length
-        new.vm_pgoff = pgoff
+    if new is not None:
+        return new, new.vm_pgoff <= vma.vm_pgoff
+    new = hooks.vm_area_dup(vma, mm)
+    new.vm_start = new_address
+    new.vm_end = new_address + length
+    new.vm_pgoff = pgoff
+    try:
         hooks.anon_vma_clone(new, vma)
-        mm.kernel.locks.vma_start_write(new)
-        mm.insert(new)
-    return new
+    except AllocationFailure:
+        hooks.vm_area_free(new)
+        raise
+    mm.kernel.locks.vma_start_write(new)  # vma_link
+    mm.insert(new)
+    return new, False
 
 
 def _move_vma(
@@ -170,10 +181,12 @@ def _move_vma(
     if mm.kernel.ksm.nodes and vma.vm_flags & VM_MERGEABLE:
         mm.kernel.ksm.unmerge(mm, address, address + old_length)  # the rmap items would keep the old addresses
     source_start, source_flags = vma.vm_start, vma.vm_flags
-    new = copy_vma(mm, vma, address, new_length, result, dontunmap)
+    if mm.kernel.special:
+        mm.kernel.locks.vma_start_write(vma)
+    new, need_rmap_locks = copy_vma(mm, vma, address, new_length, result, dontunmap)
     if new.vm_start <= source_start < new.vm_end:
         vma = new  # the copy merged with its own source
-    move_page_tables(mm, vma, address, new, result, old_length)
+    move_page_tables(mm, vma, address, new, result, old_length, need_rmap_locks)
     if dontunmap:
         vma.vm_flags &= ~VM_LOCKED_MASK
         if new is not vma and vma.vm_start == address and vma.vm_end == address + old_length:
@@ -181,39 +194,90 @@ def _move_vma(
             if vma.vm_file is None and mm.kernel.profile.dontunmap_resets_pgoff:
                 vma.vm_pgoff = vma.vm_start >> PAGE_SHIFT
     else:
-        do_munmap(mm, address, address + old_length)
+        with suppress(AllocationFailure):  # the pages have moved; the source stays, empty
+            do_munmap(mm, address, address + old_length)
     if source_flags & VM_LOCKED and new_length > old_length:
         return result + old_length, result + new_length
     return None
 
 
-def move_page_tables(mm: "Mm", vma: Vma, address: int, new: Vma, new_address: int, length: int) -> None:
-    """Move the entries of [address, address + length) of `vma` to `new` at `new_address` (move_page_tables)."""
-    kernel = mm.kernel
+def move_page_tables(
+    mm: "Mm", vma: Vma, address: int, new: Vma, new_address: int, length: int, need_rmap_locks: bool = False
+) -> None:
+    """Move the entries of [address, address + length) of `vma` to `new` at `new_address`, in pieces that lie in one
+    table at either end (move_page_tables)."""
     pgd = mm.pgd
     first, last = address >> PAGE_SHIFT, (address + length) >> PAGE_SHIFT
     delta = (new_address - address) >> PAGE_SHIFT
     for i in tables_in(pgd, first, last):
-        table = pgd[i]
-        low, high = i << 9, (i + 1) << 9
-        if isinstance(table, int):
-            if first <= low and high <= last and not delta & 511 and i + (delta >> 9) not in pgd:
-                _rehome(mm, table, vma, new)
-                pgd[i + (delta >> 9)] = pgd.pop(i)
-                continue
-            table = split_huge_pmd(mm, i)
-        with kernel.locks.page_table(mm, low << PAGE_SHIFT):
-            moved = [vpn for vpn in table if first <= vpn < last]
+        low, high = max(first, i << 9), min(last, (i + 1) << 9)
+        target = (low + delta) >> 9
+        whole = high - low == PTRS_PER_PTE and not delta & (PTRS_PER_PTE - 1)
+        if whole and _move_pgt_entry(mm, i, vma, target, new, need_rmap_locks):
+            continue
+        if isinstance(pgd.get(i), int):
+            split_huge_pmd(mm, i)
+        border = max(low, min(high, ((target + 1) << 9) - delta))
+        for start, end in ((low, border), (border, high)):
+            if start < end:
+                _move_ptes(mm, vma, start, end, new, delta, need_rmap_locks)
+
+
+def _rmap_locks(mm: "Mm", vma: Vma, needed: bool) -> AbstractContextManager[Any]:
+    """take_rmap_locks: where nobody can walk they would only be counted"""
+    return mm.kernel.hooks.anon_vma_lock(vma) if needed and mm.kernel.special else nullcontext()
+
+
+def _nested(mm: "Mm", i: int, target: int) -> AbstractContextManager[Any]:
+    """The lock of the table at `target`, unless it is that of `i`, which is held (spin_lock_nested)"""
+    if i == target or not mm.kernel.special:
+        return nullcontext()
+    return mm.kernel.locks.page_table(mm, target << PMD_SHIFT)  # type: ignore[no-any-return]
+
+
+def _move_pgt_entry(mm: "Mm", i: int, vma: Vma, target: int, new: Vma, need_rmap_locks: bool) -> bool:
+    """Move the PMD entry or the table at index `i` whole, if nothing is at `target`: a table always under the rmap
+    locks (move_pgt_entry: move_huge_pmd, move_normal_pmd)."""
+    pgd = mm.pgd
+    needed = need_rmap_locks or not isinstance(pgd.get(i), int)
+    with _rmap_locks(mm, vma, needed), mm.kernel.locks.page_table(mm, i << PMD_SHIFT), _nested(mm, i, target):
+        pmd = pgd.get(i)
+        if pmd is None or target in pgd:
+            return pmd is None
+        del pgd[i]
+        if isinstance(pmd, int):
+            _rehome(mm, pmd, vma, new)
+            pgd[target] = pmd
+            return True
+        shift = (target - i) << 9
+        table = mm.pte_alloc(target)
+        for vpn, entry in pmd.items():
+            _rehome(mm, entry, vma, new)
+            table[vpn + shift] = entry
+    return True
+
+
+def _move_ptes(mm: "Mm", vma: Vma, start: int, end: int, new: Vma, delta: int, need_rmap_locks: bool) -> None:
+    """move_ptes, of [start, end) (vpns), which one table holds, as does the target"""
+    pgd = mm.pgd
+    i, target = start >> 9, (start + delta) >> 9
+    if isinstance(pgd.get(target), int):
+        split_huge_pmd(mm, target)
+    with (
+        _rmap_locks(mm, vma, need_rmap_locks),
+        mm.kernel.locks.page_table(mm, start << PAGE_SHIFT),
+        _nested(mm, i, target),
+    ):
+        table = pgd.get(i)
+        if not isinstance(table, dict):
+            return
+        moved = [vpn for vpn in table if start <= vpn < end]
+        if moved:
+            to = mm.pte_alloc(target)
             for vpn in moved:
                 entry = table.pop(vpn)
                 _rehome(mm, entry, vma, new)
-                vpn += delta
-                target = pgd.get(vpn >> 9)
-                if target is None:
-                    target = pgd[vpn >> 9] = {}
-                elif isinstance(target, int):
-                    target = split_huge_pmd(mm, vpn >> 9)
-                target[vpn] = entry
+                to[vpn + delta] = entry
         if not table:
             del pgd[i]
 

@@ -18,9 +18,9 @@ from rmaplab.mm.flags import (
     page_align,
     prot_to_vm_flags,
 )
+from rmaplab.mm.huge_pmd import split_huge_pmd_locked
 from rmaplab.mm.pagetable import PRESENT, WRITE, tables_in
 from rmaplab.mm.vma import Vma, vma_modify
-from rmaplab.mm.zap import split_huge_pmd
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
@@ -78,13 +78,15 @@ def _write_protect(mm: "Mm", start: int, end: int) -> None:
         return
     first, last = start >> 12, end >> 12
     for i in tables_in(pgd, first, last):
-        table = pgd[i]
-        if isinstance(table, int):
-            if first <= i << 9 and (i + 1) << 9 <= last:
-                pgd[i] = table & ~WRITE
-                continue
-            table = split_huge_pmd(mm, i)
         with mm.kernel.locks.page_table(mm, i << 21):
+            table = pgd.get(i)
+            if isinstance(table, int):
+                if first <= i << 9 and (i + 1) << 9 <= last:
+                    pgd[i] = table & ~WRITE  # change_huge_pmd
+                    continue
+                table = split_huge_pmd_locked(mm, i)
+            elif table is None:
+                continue
             for vpn, entry in table.items():
                 if entry & (PRESENT | WRITE) == PRESENT | WRITE and first <= vpn < last:
                     table[vpn] = entry & ~WRITE

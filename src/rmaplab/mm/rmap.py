@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rmaplab.mm.flags import PAGE_SHIFT, PMD_SHIFT, VM_LOCKED
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
+from rmaplab.mm.huge_pmd import split_huge_pmd_locked
 from rmaplab.mm.pagetable import (
     ENTRY_SHIFT,
     EXCLUSIVE,
@@ -24,7 +25,6 @@ from rmaplab.mm.pagetable import (
     tables_in,
 )
 from rmaplab.mm.stable_node import StableNode, folio_test_ksm
-from rmaplab.mm.zap import split_huge_pmd
 
 if TYPE_CHECKING:
     from rmaplab.mm.kernel import Kernel
@@ -116,22 +116,26 @@ def rmap_walk(
     rmap_one: Callable[["Vma", int], bool],
     pinned: Any = None,
     locked: bool = False,
+    must: bool = False,
 ) -> bool:
     """Call `rmap_one` for every place where `folio` may be mapped, until it returns False (rmap_walk). False if a lock
-    could not be had, so that places may be missing."""
+    could not be had, so that places may be missing; WalkContended if they `must` not."""
     try:
         with closing(visits(kernel, folio, pinned, locked)) as found:  # type: ignore[type-var]
             for vma, address in found:
                 if not rmap_one(vma, address):
                     break
     except WalkContended:
+        if must:
+            raise
         return False
     return True
 
 
 def folio_remove_rmap(kernel: "Kernel", folio: Folio, mm: "Mm", vpn: int) -> None:
-    """One entry less maps `folio` (folio_remove_rmap_ptes, with hook 14). KSM folios are none of the design's."""
-    folio.mapcount -= 1
+    """One entry less maps `folio`, and its reference is the caller's (folio_remove_rmap_ptes, with hook 14). KSM folios
+    are none of the design's. Page-table lock held."""
+    folio.remove_rmap()
     if kernel.folio_removed is not None and not folio_test_ksm(folio):
         kernel.folio_removed(folio, mm, vpn << PAGE_SHIFT)
 
@@ -150,7 +154,7 @@ def try_to_unmap(kernel: "Kernel", folio: Folio, *, hwpoison: bool = False, igno
     hwpoison: by an entry that says that the page is broken (TTU_HWPOISON)
     ignore_mlock: also in VM_LOCKED VMAs, which otherwise end the walk (TTU_IGNORE_MLOCK)
 
-    Citing: try_to_unmap, try_to_unmap_one.
+    Citing: try_to_unmap, try_to_unmap_one. Under the folio lock; the caller holds a reference besides.
     """
     kernel.special = True
     slot = None if hwpoison else kernel.swap.slot_of[folio]
@@ -163,7 +167,7 @@ def try_to_unmap(kernel: "Kernel", folio: Folio, *, hwpoison: bool = False, igno
             if vma.vm_flags & VM_LOCKED and not ignore_mlock:
                 return False
             if huge:
-                split_huge_pmd(mm, vpn >> 9)  # TTU_SPLIT_HUGE_PMD
+                split_huge_pmd_locked(mm, vpn >> 9)  # TTU_SPLIT_HUGE_PMD
                 continue
             exclusive = _clear_exclusive(folio, entry)
             if slot is None:
@@ -174,14 +178,16 @@ def try_to_unmap(kernel: "Kernel", folio: Folio, *, hwpoison: bool = False, igno
                 new = page_slot << ENTRY_SHIFT | SWAP | (EXCLUSIVE if exclusive else 0)
             pte_table(mm, vpn)[vpn] = new
             folio_remove_rmap(kernel, folio, mm, vpn)
+            folio.put()
         return folio.mapcount > 0  # rwc.done = folio_not_mapped
 
-    rmap_walk(kernel, folio, rmap_one)
-    return not folio.mapcount
+    return rmap_walk(kernel, folio, rmap_one, must=hwpoison) and not folio.mapcount
 
 
-def try_to_migrate(kernel: "Kernel", folio: Folio) -> bool:
+def try_to_migrate(kernel: "Kernel", folio: Folio, pinned: Any = None, locked: bool = False) -> bool:
     """Replace every entry that maps `folio` by a migration entry; True if none is left (try_to_migrate_one).
+
+    pinned, locked: as for :meth:`Hooks.rmap_walk_anon`
 
     A migration entry still counts as a mapping for the design: hook 14 is not called. PMD entries are split first, as
     where the architecture has no PMD migration entries, and as folio split does anywhere (TTU_SPLIT_HUGE_PMD).
@@ -191,21 +197,22 @@ def try_to_migrate(kernel: "Kernel", folio: Folio) -> bool:
     def rmap_one(vma: "Vma", address: int) -> bool:
         for vpn, entry, huge in page_vma_mapped_walk(folio, vma, address):
             if huge:
-                split_huge_pmd(vma.vm_mm, vpn >> 9)
+                split_huge_pmd_locked(vma.vm_mm, vpn >> 9)
                 continue
             exclusive = _clear_exclusive(folio, entry)
             new = entry >> ENTRY_SHIFT << ENTRY_SHIFT | MIGRATION | (EXCLUSIVE if exclusive else 0)
             pte_table(vma.vm_mm, vpn)[vpn] = new
-            folio.mapcount -= 1
+            folio.remove_rmap()
+            folio.put()
         return folio.mapcount > 0
 
-    rmap_walk(kernel, folio, rmap_one)
-    return not folio.mapcount
+    return rmap_walk(kernel, folio, rmap_one, pinned, locked) and not folio.mapcount
 
 
 def folio_referenced(kernel: "Kernel", folio: Folio) -> int:
     """How many entries the walk finds that map `folio`. The kernel asks each for its accessed bit and clears it; so do
-    page idle tracking and DAMON (folio_referenced_one, page_idle_clear_pte_refs_one, damon_folio_young_one)."""
+    page idle tracking and DAMON (folio_referenced_one, page_idle_clear_pte_refs_one, damon_folio_young_one). -1 where
+    the walk was contended: nobody waits for it."""
     found = 0
 
     def rmap_one(vma: "Vma", address: int) -> bool:
@@ -214,6 +221,6 @@ def folio_referenced(kernel: "Kernel", folio: Folio) -> int:
             found += 1
         return True
 
-    if folio.mapcount:
-        rmap_walk(kernel, folio, rmap_one)
+    if folio.mapcount and not rmap_walk(kernel, folio, rmap_one):
+        return -1
     return found

@@ -6,9 +6,12 @@ allocation and free when somebody (the ground-truth comparison, an oracle) asks 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["SLAB_PROFILES", "AllocationFailure", "SlabCache", "SlabSize", "UseAfterFree", "slab_pages"]
+
+
+_Object = TypeVar("_Object")
 
 
 class AllocationFailure(Exception):
@@ -53,7 +56,7 @@ class SlabCache:
     """One kmem_cache.
 
     >>> cache = SlabCache("anon_vma", 1)
-    >>> cache.alloc(object()); cache.live
+    >>> anon_vma = cache.alloc("an anon_vma"); cache.live
     1
     """
 
@@ -68,8 +71,11 @@ class SlabCache:
         self.log: list[tuple[int, int, Any]] | None = None  # (1 alloc / 0 free, cache number, object)
         self.fail = False  # the next allocation returns NULL
 
-    def alloc(self, obj: Any) -> None:
-        """Count `obj` as allocated. Raises :class:`AllocationFailure` if told to."""
+    def alloc(self, obj: _Object) -> _Object:
+        """Count `obj` as allocated, and return it (a checker: perhaps a freed one that has become what `obj` is).
+
+        Raises :class:`AllocationFailure` if told to.
+        """
         if self.fail:
             self.fail = False
             raise AllocationFailure(self.name)
@@ -77,6 +83,7 @@ class SlabCache:
         self.total += 1
         if self.log is not None:
             self.log.append((1, self.number, obj))
+        return obj
 
     def free(self, obj: Any) -> None:
         """Count `obj` as freed."""

@@ -7,7 +7,8 @@ The order of slab allocations and frees inside each function is the kernel's.
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.mm.flags import PAGE_SHIFT, VM_ACCESS_FLAGS, VM_SHARED, VM_SPECIAL
-from rmaplab.mm.zap import split_huge_pmd_if_needed
+from rmaplab.mm.huge_pmd import split_huge_pmd_if_needed
+from rmaplab.mm.slab import AllocationFailure
 
 if TYPE_CHECKING:
     from rmaplab.mm.mm import Mm
@@ -21,6 +22,7 @@ __all__ = [
     "vma_merge_existing_range",
     "vma_merge_new_range",
     "vma_modify",
+    "vma_shrink",
 ]
 
 
@@ -104,7 +106,7 @@ def anon_vma_compatible(a: Vma, b: Vma) -> bool:
 def split_vma(mm: "Mm", vma: Vma, address: int, new_below: bool) -> Vma:
     """Split `vma` at `address`; the new VMA, below or above it, is returned (__split_vma)."""
     hooks = mm.kernel.hooks
-    mm.kernel.locks.vma_start_write(vma)
+    locks = mm.kernel.locks
     new = hooks.vm_area_dup(vma, mm)
     pgoff = vma.pgoff_at(address)
     if new_below:
@@ -112,8 +114,15 @@ def split_vma(mm: "Mm", vma: Vma, address: int, new_below: bool) -> Vma:
     else:
         new.vm_start = address
         new.vm_pgoff = pgoff
-    hooks.anon_vma_clone(new, vma)
-    with hooks.anon_vma_lock(vma):
+    try:
+        hooks.anon_vma_clone(new, vma)
+    except AllocationFailure:
+        hooks.vm_area_free(new)
+        raise
+    locks.vma_start_write(vma)
+    if mm.kernel.special:
+        locks.vma_start_write(new)
+    with hooks.anon_vma_lock(vma):  # vma_prepare
         split_huge_pmd_if_needed(mm, address)
         if new_below:
             mm.resize(vma, address, vma.vm_end, pgoff)
@@ -195,19 +204,28 @@ def vma_expand(
     next_: Vma | None = None,
     copied_from: Vma | None = None,
 ) -> None:
-    """Grow `target` to [start, end), over `next_` if given, which goes away (vma_expand)."""
+    """Grow `target` to [start, end), over `next_` if given, which goes away (vma_expand). dup_anon_vma is all that may
+    fail, and `target` has an anon_vma after the first of two, so that the second does nothing."""
     hooks = mm.kernel.hooks
     mm.kernel.locks.vma_start_write(target)
     if next_ is not None:
-        hooks.dup_anon_vma(target, next_)
         mm.kernel.locks.vma_start_write(next_)
-        mm.remove(next_)
+        hooks.dup_anon_vma(target, next_)
     if copied_from is not None:
         hooks.dup_anon_vma(target, copied_from)
-    with hooks.anon_vma_lock(target):
+    with hooks.anon_vma_lock(target):  # commit_merge
+        if next_ is not None:
+            mm.remove(next_)
         mm.resize(target, start, end, pgoff)
     if next_ is not None:
         _drop_merged(mm, next_)
+
+
+def vma_shrink(mm: "Mm", vma: Vma, start: int, end: int, pgoff: int) -> None:
+    """Make `vma` smaller; nothing is mapped in what goes (vma_shrink)."""
+    mm.kernel.locks.vma_start_write(vma)
+    with mm.kernel.hooks.anon_vma_lock(vma):
+        mm.resize(vma, start, end, pgoff)
 
 
 def vma_merge_new_range(
@@ -284,8 +302,7 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
         assert prev is not None and next_ is not None
         mm.kernel.locks.vma_start_write(prev)
         mm.kernel.locks.vma_start_write(next_)
-        hooks.dup_anon_vma(prev, next_)
-        hooks.dup_anon_vma(prev, vma)
+        hooks.dup_anon_vma(prev, next_ if next_.anon_vma is not None else vma)
         with hooks.anon_vma_lock(prev):
             mm.remove(vma)
             mm.remove(next_)

@@ -17,28 +17,30 @@ def shrink_folio(kernel: "Kernel", folio: Folio, *, writeback: bool = False) -> 
 
     writeback: the write is still going on, so that the folio stays in the swap cache, perhaps unmapped
     """
-    guard = kernel.locks.folio_trylock(folio)
-    if guard is None:
+    if not folio.try_get():  # isolate_lru_folios
         return False
-    folio.refs += 1  # isolated (folio_isolate_lru)
-    with guard:
-        freed = _shrink(kernel, folio, writeback)
-    folio_put(kernel.mem, folio)
+    guard = kernel.locks.folio_trylock(folio)
+    freed = False
+    if guard is not None:
+        with guard:
+            freed = _shrink(kernel, folio, writeback)
+    if freed:
+        kernel.mem.free(folio)  # the count is frozen: nobody else knows it
+    else:
+        folio_put(kernel.mem, folio)
     return freed
 
 
 def _shrink(kernel: "Kernel", folio: Folio, writeback: bool) -> bool:
     swap = kernel.swap
     kernel.special = True
-    folio_referenced(kernel, folio)  # folio_check_references
+    if folio_referenced(kernel, folio) < 0:  # folio_check_references
+        return False
     if folio not in swap.slot_of:
         if folio.refs > 1:
             return False  # somebody has pinned it (folio_maybe_dma_pinned)
         swap.add_to_swap(folio)
     if folio.mapcount and not try_to_unmap(kernel, folio):
         return False  # activate_locked; it stays in the swap cache
-    swap.writeout(folio)
-    if writeback or folio.refs > 2:
-        return False
-    swap.delete_from_swap_cache(folio)  # __remove_mapping
-    return True
+    swap.writeout(folio)  # pageout
+    return not writeback and swap.remove_mapping(folio)

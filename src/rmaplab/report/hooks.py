@@ -22,8 +22,9 @@ __all__ = [
     "verdict_json",
 ]
 
-_CONCURRENT = {13, 15, 16}
-"""Hooks that choose a lock or end a lifetime: one operation at a time may not show what they are for."""
+_CONCURRENT = {13, 15, 16, 17}
+"""Hooks that choose a lock, end a lifetime or need a migration under way: one operation at a time may not show what
+they are for."""
 
 
 def _word(verdict: Verdict) -> str:
