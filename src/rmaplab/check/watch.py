@@ -8,6 +8,8 @@ model itself knows nothing of it, so replay pays nothing, and no access can be f
 atomic   READ_ONCE, WRITE_ONCE, atomic_t: a scheduling point before each access
 plain    a lock must order it with the accesses of other tasks (else `lock-rule`): no scheduling point
 const    set once; only that the object is not freed is looked at
+
+An object gets its name when its first field is set: by the task that makes it, or the setup, in every execution.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -69,8 +71,11 @@ class _Atomic(_Field):
 
     def __set__(self, obj: Any, value: Any) -> None:
         run = _active
-        if run is not None and run.task is not None:
-            run.write(obj, self.group)
+        if run is not None:
+            if run.task is not None:
+                run.write(obj, self.group)
+            else:
+                run.name(obj)
         self.slot.__set__(obj, value)
 
 
@@ -88,6 +93,8 @@ class _Plain(_Field):
         if run is not None:
             if run.task is not None:
                 self.access(run, obj, True)
+            else:
+                run.name(obj)
             if value.__class__ is list:
                 value = WatchedList(value, obj, self)
             elif value.__class__ is dict:
@@ -108,6 +115,8 @@ class _Const(_Field):
         return self.slot.__get__(obj)
 
     def __set__(self, obj: Any, value: Any) -> None:
+        if _active is not None:
+            _active.name(obj)
         self.slot.__set__(obj, value)
 
 
