@@ -100,12 +100,15 @@ class CheckResult:
         """Executions per second, blocked ones included."""
         return (self.traces + self.blocked) / self.seconds if self.seconds else 0.0
 
+    def _executions(self) -> str:
+        return f"{self.traces:,} execution{'s' if self.traces != 1 else ''}"
+
     def sentence(self) -> str:
         """The verdict in full."""
         if self.verdict == PROVED:
             return f"{PROVED} (all {self.proved:,} traces of world {self.world})"
         if self.verdict == NO_BUG:
-            done = f"{self.traces:,} executions"
+            done = self._executions()
             why = {
                 "seconds": f"{done} in {self.plan.seconds:g} s, which is its budget",
                 "executions": f"{done}, which is its budget",
@@ -113,7 +116,7 @@ class CheckResult:
             }
             return f"{NO_BUG} (budget): {why[self.ended]}"
         if self.verdict == COUNTEREXAMPLE and self.counterexample is not None:
-            return f"{COUNTEREXAMPLE}: {self.counterexample.invariant}, after {self.traces:,} executions"
+            return f"{COUNTEREXAMPLE}: {self.counterexample.invariant}, after {self._executions()}"
         return f"{self.verdict}: {self.error}"
 
 

@@ -15,9 +15,6 @@ from rmaplab.check.world import World
 
 __all__ = ["Counterexample", "Schedule", "fewest_switches", "simplest", "switches"]
 
-STATES = 40_000
-"""Positions of all CPUs up to which the best order is computed; beyond, each CPU just goes on as long as it can."""
-
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -62,12 +59,12 @@ def simplest(laboratory: Any, executions: Sequence[Seen], name: str, until: floa
     """Of executions that violate `name`, and all that differ from one of them only in the order of independent steps or
     in steps that do not matter, the one with the fewest switches, then failures, then steps. What is returned was
     executed. None if nothing could be reproduced until the time `until`."""
-    candidates = []
+    candidates: dict[tuple[Choice, ...], Order] = {}
     for seen in executions:
         for choices in _variants(seen):
-            candidates.append((_cost(choices), choices, seen.order))
-    candidates.sort(key=lambda item: item[0])
-    for _, choices, order in candidates:
+            if choices or not seen.run.trace:
+                candidates.setdefault(choices, seen.order)
+    for choices, order in sorted(candidates.items(), key=lambda item: _cost(item[0])):
         schedule = _confirm(laboratory, choices, order, name)
         if schedule is not None:
             return _cut(laboratory, schedule, order, until)
@@ -91,77 +88,44 @@ def _variants(seen: Seen) -> list[tuple[Choice, ...]]:
 
 def fewest_switches(trace: Sequence[Step], counts: Sequence[int], last: int | None) -> tuple[Choice, ...]:
     """The first `counts` steps of each task, in an order with the fewest switches that keeps every step behind those
-    that happen before it. last: the task whose step comes last."""
+    that happen before it. last: the task whose step comes last.
+
+    Each task goes on as long as it can: what could follow a shorter run can follow a longer one.
+    """
     by_task = [[step for step in trace if step.task == task][:count] for task, count in enumerate(counts)]
-    size = len(by_task)
-    for steps in by_task:
-        size *= len(steps) + 1
-    order = _best_order(by_task, last) if size <= STATES else _greedy_order(by_task, last)
-    position = [0] * len(by_task)
-    choices = []
-    for task in order:
-        choices.append((task, by_task[task][position[task]].outcome))
-        position[task] += 1
-    return tuple(choices)
-
-
-_Place = tuple[tuple[int, ...], int]
-
-
-def _ready(by_task: list[list[Step]], place: tuple[int, ...], task: int, last: int | None) -> bool:
-    done = place[task]
-    if done == len(by_task[task]):
-        return False
-    if task == last and done == len(by_task[task]) - 1:
-        others = (len(steps) for other, steps in enumerate(by_task) if other != task)
-        if [n for other, n in enumerate(place) if other != task] != list(others):
-            return False
-    clock = by_task[task][done].clock
-    return all(clock[other] <= n for other, n in enumerate(place) if other != task)
-
-
-def _best_order(by_task: list[list[Step]], last: int | None) -> list[int]:
-    """Level by level: for each place and task that went last, the fewest switches and where it came from"""
-    tasks = range(len(by_task))
-    start: _Place = ((0,) * len(by_task), -1)
-    level: dict[_Place, tuple[int, _Place | None]] = {start: (-1, None)}
-    levels = [level]
-    for _ in range(sum(map(len, by_task))):
-        following: dict[_Place, tuple[int, _Place | None]] = {}
-        for here, (cost, _) in level.items():
-            place, before = here
-            for task in tasks:
-                if not _ready(by_task, place, task, last):
-                    continue
-                there = (*place[:task], place[task] + 1, *place[task + 1 :]), task
-                price = cost + (task != before)
-                known = following.get(there)
-                if known is None or price < known[0]:
-                    following[there] = price, here
+    total = sum(map(len, by_task))
+    level: dict[tuple[int, ...], list[int]] = {(0,) * len(by_task): []}  # places -> the tasks that ran, in order
+    seen = set(level)
+    while level:
+        following: dict[tuple[int, ...], list[int]] = {}
+        for place, runs in level.items():
+            if sum(place) == total:
+                return _choices(by_task, runs)
+            for task in range(len(by_task)):
+                there = _run(by_task, place, task, last)
+                if there != place and there not in seen:
+                    seen.add(there)
+                    following[there] = [*runs, *[task] * (there[task] - place[task])]
         level = following
-        levels.append(level)
-    order: list[int] = []
-    at: _Place | None = min(level, key=lambda place: level[place][0]) if level else start
-    for level in reversed(levels):
-        if at is None or at[1] < 0:
-            break
-        order.append(at[1])
-        at = level[at][1]
-    return order[::-1]
+    return ()
 
 
-def _greedy_order(by_task: list[list[Step]], last: int | None) -> list[int]:
-    place = [0] * len(by_task)
-    order: list[int] = []
-    task = 0
-    for _ in range(sum(map(len, by_task))):
-        ready = [t for t in range(len(by_task)) if _ready(by_task, tuple(place), t, last)]
-        if not ready:
-            break
-        task = task if task in ready else ready[0]
-        order.append(task)
-        place[task] += 1
-    return order
+def _run(by_task: list[list[Step]], place: tuple[int, ...], task: int, last: int | None) -> tuple[int, ...]:
+    """Where all are after `task` went on as long as it can"""
+    steps = by_task[task]
+    others = [other for other in range(len(by_task)) if other != task]
+    end = len(steps)
+    if task == last and any(place[other] < len(by_task[other]) for other in others):
+        end -= 1
+    done = place[task]
+    while done < end and all(steps[done].clock[other] <= place[other] for other in others):
+        done += 1
+    return (*place[:task], done, *place[task + 1 :])
+
+
+def _choices(by_task: list[list[Step]], runs: Sequence[int]) -> tuple[Choice, ...]:
+    steps = [iter(of_task) for of_task in by_task]
+    return tuple((task, next(steps[task]).outcome) for task in runs)
 
 
 def _confirm(laboratory: Any, choices: tuple[Choice, ...], order: Order, name: str) -> Schedule | None:

@@ -12,7 +12,7 @@ from rmaplab.check.explore import dpor
 from rmaplab.check.explore.result import Budget
 from rmaplab.check.ops import Operation, parse_operation
 from rmaplab.check.reexecute import Observed, Seen
-from rmaplab.check.violation import Violation
+from rmaplab.check.violation import LOCK_ORDER, Violation
 from rmaplab.check.world import World
 
 __all__ = ["StoppableBudget", "shrink", "smaller_worlds"]
@@ -131,5 +131,6 @@ def shrink(
     if schedule is None:
         choices = tuple((step.task, step.outcome) for step in best[0].run.trace)
         assert best[0].run.violation is not None
-        schedule = Schedule(choices, best[0].run.violation, tuple(best[0].order))
+        order = tuple(best[0].order) if name == LOCK_ORDER else ()
+        schedule = Schedule(choices, best[0].run.violation, order)
     return world, schedule

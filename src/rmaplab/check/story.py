@@ -180,6 +180,8 @@ class _Names:
         """What a field holds."""
         if value is None:
             return "NULL"
+        if isinstance(value, Mm):
+            return f"mm of {self.by_id.get(id(value), '?')}"
         if id(value) in self.by_id:
             return self.by_id[id(value)]
         if isinstance(value, int | str):
@@ -231,17 +233,16 @@ def _mode(mode: int) -> str:
 def _steps(names: _Names, run: Run) -> list[StoryStep]:
     held: list[tuple[str, ...]] = [()] * len(run.tasks)
     touched: list[dict[Location, int]] = [{} for _ in run.tasks]
+    used: list[dict[Location, int]] = [{} for _ in run.tasks]  # the same without what `free` and `new` touch
     for step in run.trace:
-        mine = touched[step.task]
+        whole = _made(step)
         for location, mode in step.footprint.items():
-            mine[location] = mine.get(location, 0) | mode
+            for places in (touched, used) if str(location[0]) not in whole else (touched,):
+                mine = places[step.task]
+                mine[location] = mine.get(location, 0) | mode
     story = []
     for step in run.trace:
-        shared = [
-            location
-            for location, mode in step.footprint.items()
-            if any(CONFLICTS[mode] & other.get(location, 0) for task, other in enumerate(touched) if task != step.task)
-        ]
+        shared = _conflicts(step, touched)
         story.append(
             StoryStep(
                 step.task,
@@ -250,7 +251,7 @@ def _steps(names: _Names, run: Run) -> list[StoryStep]:
                 names.tell(step.text),
                 step.outcome,
                 step.outcomes,
-                tuple(_notes(names, step, held[step.task], shared)),
+                tuple(_notes(names, step, held[step.task], _conflicts(step, used))),
                 tuple((names.place(place), _mode(mode)) for place, mode in step.footprint.items()),
                 tuple(map(names.place, shared)),
                 tuple(map(names.lock, step.held)),
@@ -260,6 +261,22 @@ def _steps(names: _Names, run: Run) -> list[StoryStep]:
     return story
 
 
+def _made(step: Step) -> set[str]:
+    """The objects that the step makes or frees: it touches all of them"""
+    notes = [note.split() for note in step.notes]
+    return {words[1].strip(",") for words in notes if words[0] in ("new", "free")}
+
+
+def _conflicts(step: Step, touched: Sequence[dict[Location, int]]) -> list[Location]:
+    """What another CPU touches too, in conflict"""
+    others = [places for task, places in enumerate(touched) if task != step.task]
+    return [
+        location
+        for location, mode in step.footprint.items()
+        if any(CONFLICTS[mode] & places.get(location, 0) for places in others)
+    ]
+
+
 _IN_TEXT = {"tree": "VMA tree", "tables": "page", "slots": "swap", "counts": "counts"}
 """What a location is called in the step's own text"""
 
@@ -267,8 +284,11 @@ _IN_TEXT = {"tree": "VMA tree", "tables": "page", "slots": "swap", "counts": "co
 def _notes(names: _Names, step: Step, held: Sequence[str], shared: Sequence[Location]) -> list[str]:
     """What happened inside of the step: accesses that another CPU's may meet, locks let go, objects made and freed"""
     notes = []
+    whole = _made(step)
     for location in shared:
         mode = step.footprint[location]
+        if str(location[0]) in whole:
+            continue  # the note of that says it
         said = _IN_TEXT.get(str(location[1]), f"{location[0]}.{location[1]}")
         if location[0] != "rcu" and not mode & LOCK_MODES and said not in step.text:
             notes.append(f"{_mode(mode)} {names.place(location)}")
@@ -286,9 +306,7 @@ def _notes(names: _Names, step: Step, held: Sequence[str], shared: Sequence[Loca
 
 def _cpu(names: _Names, run: Run, index: int, operations: Sequence[Operation]) -> Cpu:
     task = run.tasks[index]
-    held = tuple(
-        names.lock(lock.location[1]) + (", for writing" if _exclusive(lock, task) else "") for lock in task.held
-    )
+    held = tuple(names.lock(lock.location[1]) + (" (writing)" if _exclusive(lock, task) else "") for lock in task.held)
     pending = task.pending
     failed = run.violation is not None and run.trace and run.trace[-1].task == index
     ended = pending is None and not failed
@@ -310,7 +328,7 @@ def _state(names: _Names, execution: Any) -> list[str]:
     freed = execution.run.freed
     mms = [mm for mm in execution.kernel.mms if id(mm) not in freed]
     for mm in mms:
-        name = names.value(mm)
+        name = names.by_id[id(mm)]
         users = "" if mm.users else ", no user left"
         lines.append(f"process {name}{users}")
         for vma in mm.vmas:

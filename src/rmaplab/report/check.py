@@ -117,8 +117,8 @@ def _replay_line(replay: str) -> list[str]:
 def _at_the_end(cpus: Sequence[Cpu]) -> list[str]:
     lines: list[str] = []
     for cpu in cpus:
-        where = f" in {cpu.function}()" if cpu.function else ""
-        at = f"at the end in {cpu.current!r}{where}" if cpu.current else "at the end: done"
+        where = f"in {cpu.function}(), " if cpu.function else ""
+        at = f"{where}{cpu.current!r}" if cpu.current else "done"
         then = f", next: {cpu.next}" if cpu.next else ""
         lines += wrap(f"{cpu.name} {at}{then}", "     ")
         lines += wrap(f"     holds {', '.join(cpu.held) or 'no lock'}", "       ")
