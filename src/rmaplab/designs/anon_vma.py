@@ -6,13 +6,15 @@ VMAs that may map its folios: those of the process that owns it and those of all
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar
 
+from rmaplab.mm.bug import KernelBug
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.mm import Mm
+from rmaplab.mm.slab import AllocationFailure
 from rmaplab.mm.vma import Vma, anon_vma_compatible
 
 __all__ = ["AnonVma", "AnonVmaChain", "AnonVmaDesign", "vma_address"]
@@ -29,6 +31,8 @@ class AnonVma:
     """
 
     __slots__ = ("avcs", "num_active_vmas", "num_children", "parent", "refcount", "root", "tagged")
+    ATOMIC: ClassVar = ("refcount",)
+    CONST: ClassVar = ("root", "parent", "tagged")
 
     def __init__(self) -> None:
         self.root: AnonVma = self
@@ -38,6 +42,13 @@ class AnonVma:
         self.num_active_vmas = 0
         self.avcs: list[AnonVmaChain] = []
         self.tagged: Any = None
+
+    def try_get(self) -> bool:
+        """atomic_inc_not_zero(&anon_vma->refcount)"""
+        if not self.refcount:
+            return False
+        self.refcount += 1
+        return True
 
 
 class AnonVmaChain:
@@ -59,10 +70,16 @@ def vma_address(vma: Vma, index: int, nr_pages: int) -> int | None:
     return vma.vm_start if offset + nr_pages > 0 else None
 
 
+def _first_index(avc: AnonVmaChain) -> int:
+    return avc.vma.vm_pgoff
+
+
 class AnonVmaDesign:
     """Mainline anon_vma."""
 
     name = "anon_vma"
+    objects: ClassVar[tuple[type, ...]] = (AnonVma, AnonVmaChain)
+    """Classes that a checker watches: their fields are ATOMIC, CONST, or else protected by a lock."""
     wants_removals = False
 
     def attach(self, kernel: Kernel) -> None:
@@ -75,9 +92,7 @@ class AnonVmaDesign:
     # --- objects
 
     def _anon_vma_alloc(self) -> AnonVma:
-        anon_vma = AnonVma()
-        self._anon_vmas.alloc(anon_vma)
-        return anon_vma
+        return self._anon_vmas.alloc(AnonVma())
 
     def _new_root(self) -> AnonVma:
         """The anon_vma at the root of a new tree."""
@@ -86,18 +101,23 @@ class AnonVmaDesign:
         return anon_vma
 
     def link_all(self, members: Iterable[Vma], anon_vma: AnonVma) -> None:
-        """Make `anon_vma` the own one of `members`, VMAs without one."""
+        """Make `anon_vma` the own one of `members`, VMAs without one. On AllocationFailure it is freed again, as if all
+        have got one meanwhile."""
+        vmas = list(members)
+        avcs: list[AnonVmaChain] = []
+        try:
+            for vma in vmas:
+                avcs.append(self._avcs.alloc(AnonVmaChain(vma, anon_vma)))
+        except AllocationFailure:
+            for avc in avcs:
+                self._avcs.free(avc)
+            self._put(anon_vma)
+            raise
         with self.kernel.locks.anon_vma_write(anon_vma):
-            for member in members:
-                self._link(member, anon_vma)
-                member.anon_vma = anon_vma
+            for avc in avcs:
+                avc.vma.anon_vma = anon_vma
+                self._chain(avc.vma, avc)
                 anon_vma.num_active_vmas += 1
-
-    def _link(self, vma: Vma, anon_vma: AnonVma) -> None:
-        """anon_vma_chain_alloc and anon_vma_chain_link"""
-        avc = AnonVmaChain(vma, anon_vma)
-        self._avcs.alloc(avc)
-        self._chain(vma, avc)
 
     @staticmethod
     def _chain(vma: Vma, avc: AnonVmaChain) -> None:
@@ -112,8 +132,9 @@ class AnonVmaDesign:
         anon_vma.refcount -= 1
         if anon_vma.refcount:
             return
-        self._anon_vmas.free(anon_vma)
         root = anon_vma.root
+        self.kernel.locks.anon_vma_drain(anon_vma)
+        self._anon_vmas.free(anon_vma)
         if root is not anon_vma:
             self._put(root)
         del anon_vma.root, anon_vma.parent, anon_vma.tagged  # poison, and no reference cycles
@@ -134,16 +155,28 @@ class AnonVmaDesign:
 
     def anon_vma_prepare(self, vma: Vma) -> None:
         """__anon_vma_prepare: the neighbour's anon_vma if the two VMAs may merge one day, else a new one."""
-        avc = AnonVmaChain(vma, None)  # type: ignore[arg-type]
-        self._avcs.alloc(avc)
+        avc: AnonVmaChain | None = self._avcs.alloc(AnonVmaChain(vma, None))  # type: ignore[arg-type]
         anon_vma = self._find_mergeable(vma)
+        allocated: AnonVma | None = None
         if anon_vma is None:
-            anon_vma = self._new_root()
-        with self.kernel.locks.anon_vma_write(anon_vma):
-            vma.anon_vma = anon_vma
-            avc.anon_vma = anon_vma
-            self._chain(vma, avc)
-            anon_vma.num_active_vmas += 1
+            try:
+                anon_vma = allocated = self._new_root()
+            except AllocationFailure:
+                self._avcs.free(avc)
+                raise
+        locks = self.kernel.locks
+        with locks.anon_vma_write(anon_vma), locks.page_table_lock(vma.vm_mm):
+            if vma.anon_vma is None:  # else another fault was first
+                assert avc is not None
+                vma.anon_vma = anon_vma
+                avc.anon_vma = anon_vma
+                self._chain(vma, avc)
+                anon_vma.num_active_vmas += 1
+                avc = allocated = None
+        if allocated is not None:
+            self._put(allocated)
+        if avc is not None:
+            self._avcs.free(avc)
 
     def _find_mergeable_vma(self, vma: Vma) -> Vma | None:
         """A neighbour that may become one VMA with `vma` one day and has one anon_vma only (reusable_anon_vma)."""
@@ -156,8 +189,9 @@ class AnonVmaDesign:
 
     def _find_mergeable(self, vma: Vma) -> AnonVma | None:
         """find_mergeable_anon_vma"""
-        neighbour = self._find_mergeable_vma(vma)
-        return None if neighbour is None else self.owner(neighbour)
+        with self.kernel.locks.lockless():  # the neighbours may get theirs at this moment
+            neighbour = self._find_mergeable_vma(vma)
+            return None if neighbour is None else self.owner(neighbour)
 
     # --- hook 2
 
@@ -175,25 +209,80 @@ class AnonVmaDesign:
 
     def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """rmap_walk_anon: the VMAs of the interval tree that overlap the folio's indices"""
+        if pinned is None and not locked:
+            with self._folio_lock_anon_vma_read(folio) as anon_vma:
+                yield from self._interval_tree(folio, anon_vma)
+            return
         anon_vma = folio.mapping
         if not isinstance(anon_vma, AnonVma):
             return  # folio_anon_vma: not of this kind, so none
+        with nullcontext() if locked else self.kernel.locks.anon_vma_read(anon_vma):
+            yield from self._interval_tree(folio, anon_vma)
+
+    @staticmethod
+    def _interval_tree(folio: Folio, anon_vma: AnonVma | None) -> Iterator[tuple[Vma, int]]:
+        """anon_vma_interval_tree_foreach: by first index, of equal ones the one that was linked first. A child comes
+        after its parent, so that a walk does not miss an entry that a fork copies."""
+        if anon_vma is None:
+            return
         index, nr_pages = folio.index, folio.nr_pages
-        with self.kernel.locks.anon_vma_read(anon_vma):
-            for avc in anon_vma.avcs:
-                address = vma_address(avc.vma, index, nr_pages)
-                if address is not None:
-                    yield avc.vma, address
+        for avc in sorted(anon_vma.avcs, key=_first_index):
+            address = vma_address(avc.vma, index, nr_pages)
+            if address is not None:
+                yield avc.vma, address
+
+    @contextmanager
+    def _folio_lock_anon_vma_read(self, folio: Folio) -> Iterator[AnonVma | None]:
+        """The anon_vma of a mapped folio, locked: folio_lock_anon_vma_read. Its memory is only sure to stay an
+        anon_vma inside of the RCU section (SLAB_TYPESAFE_BY_RCU); that the folio is still mapped under the lock says
+        that it is still the right one."""
+        locks = self.kernel.locks
+        while True:
+            with locks.rcu_read():
+                anon_vma = folio.mapping
+                if not isinstance(anon_vma, AnonVma) or not folio.mapcount:
+                    break
+                guard = locks.anon_vma_trylock_read(anon_vma)
+                if guard is not None:
+                    same = folio.mapping is anon_vma  # folio_move_anon_rmap does not need this lock
+                    mapped = folio.mapcount > 0
+                    if not (same and mapped):
+                        with guard:
+                            pass  # while the memory is sure to be an anon_vma's
+                        if same:
+                            break
+                        continue
+                elif not anon_vma.try_get():
+                    break
+            if guard is not None:
+                with guard:
+                    yield anon_vma
+                return
+            try:  # wait for it outside of the section, with a reference
+                with locks.anon_vma_read(anon_vma):
+                    same = folio.mapping is anon_vma
+                    mapped = folio.mapcount > 0
+                    if same and mapped:
+                        yield anon_vma
+                        return
+            finally:
+                self._put(anon_vma)
+            if same:
+                break
+        yield None
 
     # --- hook 4
 
     def folio_get_anon_vma(self, folio: Folio) -> Any:
         """folio_get_anon_vma: a reference, if the folio is still mapped"""
-        anon_vma = folio.mapping
-        if not folio.mapcount or not isinstance(anon_vma, AnonVma):
-            return None
-        anon_vma.refcount += 1
-        return anon_vma
+        with self.kernel.locks.rcu_read():
+            anon_vma = folio.mapping
+            if not folio.mapcount or not isinstance(anon_vma, AnonVma) or not anon_vma.try_get():
+                return None
+            if folio.mapcount:
+                return anon_vma
+        self._put(anon_vma)  # it may be another one by now
+        return None
 
     def put_anon_vma(self, pinned: Any) -> None:
         self._put(pinned)
@@ -209,10 +298,16 @@ class AnonVmaDesign:
         self.anon_vma_clone(vma, pvma)
         if vma.anon_vma is not None:
             return
-        anon_vma = self._anon_vma_alloc()
-        anon_vma.num_active_vmas += 1
-        avc = AnonVmaChain(vma, anon_vma)
-        self._avcs.alloc(avc)
+        anon_vma = None
+        try:
+            anon_vma = self._anon_vma_alloc()
+            anon_vma.num_active_vmas += 1
+            avc = self._avcs.alloc(AnonVmaChain(vma, anon_vma))
+        except AllocationFailure:
+            if anon_vma is not None:
+                self._put(anon_vma)
+            self.unlink_anon_vmas(vma)
+            raise
         parent: AnonVma = pvma.anon_vma
         anon_vma.root = parent.root
         anon_vma.parent = parent
@@ -235,25 +330,29 @@ class AnonVmaDesign:
         At fork `dst.anon_vma` is None, and the first anon_vma that no VMA and at most one child uses becomes the
         child's own: that bounds the tree under processes that fork and exit forever.
         """
-        for pavc in src.anon_vma_chain:
-            anon_vma = pavc.anon_vma
-            self._link(dst, anon_vma)
-            if (
-                dst.anon_vma is None
-                and src.anon_vma is not None
-                and anon_vma.num_children < 2
-                and anon_vma.num_active_vmas == 0
-            ):
-                dst.anon_vma = anon_vma
-        owner = self.owner(dst)
-        if owner is not None:
-            owner.num_active_vmas += 1
+        if not src.anon_vma_chain:
+            return
+        faulted = src.anon_vma is not None
+        try:
+            with self.kernel.locks.anon_vma_write(src.anon_vma_chain[0].anon_vma):
+                for pavc in src.anon_vma_chain:
+                    anon_vma = pavc.anon_vma
+                    self._chain(dst, self._avcs.alloc(AnonVmaChain(dst, anon_vma)))
+                    if faulted and dst.anon_vma is None and anon_vma.num_children < 2 and anon_vma.num_active_vmas == 0:
+                        dst.anon_vma = anon_vma
+                owner = self.owner(dst)
+                if owner is not None:
+                    owner.num_active_vmas += 1
+        except AllocationFailure:
+            dst.anon_vma = None  # not counted yet: unlink_anon_vmas must not count it off
+            self.unlink_anon_vmas(dst)
+            raise
 
     def dup_anon_vma(self, dst: Vma, src: Vma) -> None:
         """dup_anon_vma: a merge target without an anon_vma takes over that of the VMA it grows over"""
         if src.anon_vma is not None and dst.anon_vma is None:
             dst.anon_vma = src.anon_vma
-            self.anon_vma_clone(dst, src)
+            self.anon_vma_clone(dst, src)  # undoes both on failure
 
     def unlink_anon_vmas(self, vma: Vma) -> None:
         """unlink_anon_vmas, newest link first; anon_vmas that became empty are freed in a second pass, outside the
@@ -276,7 +375,10 @@ class AnonVmaDesign:
                 owner.num_active_vmas -= 1
                 vma.anon_vma = None
         for avc in empty:
-            self._put(avc.anon_vma)
+            anon_vma = avc.anon_vma
+            if anon_vma.num_children or anon_vma.num_active_vmas:
+                raise KernelBug("unlink_anon_vmas: an anon_vma without links has children or VMAs")  # VM_WARN_ON
+            self._put(anon_vma)
             self._avcs.free(avc)
         vma.anon_vma_chain = ()
 
@@ -304,15 +406,12 @@ class AnonVmaDesign:
     # --- hook 8
 
     def vm_area_alloc(self, mm: Mm) -> Vma:
-        vma = Vma(mm, 0, 0, 0, 0, None)
-        self._vmas.alloc(vma)
-        return vma
+        return self._vmas.alloc(Vma(mm, 0, 0, 0, 0, None))
 
     def vm_area_dup(self, orig: Vma, mm: Mm) -> Vma:
         vma = Vma(mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags, orig.vm_file)
         vma.anon_vma = orig.anon_vma
-        self._vmas.alloc(vma)
-        return vma
+        return self._vmas.alloc(vma)
 
     def vm_area_free(self, vma: Vma) -> None:
         self._vmas.free(vma)
@@ -365,7 +464,8 @@ class AnonVmaDesign:
         """Hook 14: not wanted."""
 
     def mm_gone(self, mm: Mm) -> None:
-        """Hook 15: nothing."""
+        """Hook 15: the last user is gone (mmput, mmdrop)."""
+        self.kernel.mmdrop(mm)
 
     def copy_migration_entry(self, folio: Folio, vma: Vma, pvma: Vma) -> None:
         """Hook 17: nothing, as hook 6."""

@@ -36,6 +36,8 @@ class AnonVmaLazyDesign(LazyRootDesign):
     """The series."""
 
     name = "anon_vma_lazy"
+    walk_locks_vma = False  # "no anon_vma lock"; only migration takes the VMA lock
+    root_pins_mm = False  # vm_rcuref is for the VMA's lifetime only
 
     def lazy_root(self, vma: Vma) -> Vma | None:
         """TREE_VMA's word is the root."""

@@ -10,7 +10,7 @@ of them, after hook 5 has upgraded the parent's.
 from typing import Any
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
-from rmaplab.designs.lazy_root import LazyRootDesign
+from rmaplab.designs.lazy_root import LazyRootDesign, Pinned
 from rmaplab.errors import UserError
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.mm import Mm
@@ -79,6 +79,26 @@ class GkiDesign(LazyMark, LazyRootDesign):
         self.memory_failure = memory_failure
         self.bits32 = bits32
 
+    walk_locks_vma = False
+    pin_locks_vmas = False
+    root_pins_mm = False
+
+    def walk_lock(self, root: Vma) -> Any:
+        """The lock that the unchanged code takes for writing around changes of a lazy VMA's range (vma_prepare)."""
+        return self.kernel.locks.anon_vma_read(self.lock_of(root.vm_mm))
+
+    def anon_vma_lock(self, vma: Vma) -> Any:
+        """What stands in ``vma->anon_vma``, regular or shared: unchanged code."""
+        return AnonVmaDesign.anon_vma_lock(self, vma)
+
+    def split_lock(self, pinned: Any) -> Any:
+        """Hook 16: unchanged code finds the shared lock, too."""
+        return (
+            self.kernel.locks.anon_vma_write(self.lock_of(pinned.root.vm_mm))
+            if isinstance(pinned, Pinned)
+            else super().split_lock(pinned)
+        )
+
     def lazy_root(self, vma: Vma) -> Vma | None:
         """A shared lock in ``anon_vma`` says lazy; the root is in the reserved field."""
         return vma.reserved1 if isinstance(vma.anon_vma, LazyLock) else None
@@ -110,8 +130,9 @@ class GkiDesign(LazyMark, LazyRootDesign):
         return AnonVmaDesign.rmap_walk_anon(self, folio)
 
     def mm_gone(self, mm: Mm) -> None:
-        """Only forgets what it noted about `mm`."""
+        """Also forgets what it noted about `mm`."""
         self.forked.discard(mm)
+        super().mm_gone(mm)
 
     # --- figures
 

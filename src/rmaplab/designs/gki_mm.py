@@ -11,12 +11,13 @@ What keeps the mm valid for a walker whose folio was just unmapped is no VMA any
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign, vma_address
+from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
 from rmaplab.designs.gki import LazyLock, LazyMark
 from rmaplab.designs.lazy_root import mapping_base
+from rmaplab.designs.lazy_walk import locked_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
@@ -26,18 +27,34 @@ from rmaplab.mm.vma import Vma
 __all__ = ["GkiMmDesign"]
 
 
+class PinnedMm:
+    """What hook 4 holds of a lazy folio: its mm, and perhaps the VMAs that may map it, locked."""
+
+    __slots__ = ("guards", "mm", "places")
+
+    def __init__(self, mm: Mm) -> None:
+        self.mm = mm
+        self.places: list[tuple[Vma, int]] = []
+        self.guards: list[Any] = []
+
+
+def _at_base_0(vma: Vma) -> bool:
+    return vma.anon_vma is not None and not mapping_base(vma)
+
+
 class GkiMmDesign(LazyMark, AnonVmaDesign):
     """`gki` without root VMAs.
 
     locks, opt_in: as in :class:`~rmaplab.designs.gki.GkiDesign`
-    pins: walkers that hold an mm (mm_count)
     """
 
     name = "gki_mm"
+    walk_locks_vma = False  # as in LazyRootDesign
+    pin_locks_vmas = False
+    mm_by_rcu = False  # is an mm_struct's memory kept until a grace period has ended?
 
     def __init__(self, *, locks: int = 1, opt_in: str = "start") -> None:
         self.init_mark(locks, opt_in)
-        self.pins: dict[Mm, int] = {}
 
     @staticmethod
     def is_lazy(vma: Vma) -> bool:
@@ -66,12 +83,15 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
 
     def anon_vma_prepare(self, vma: Vma) -> None:
         """Lazy if at base 0, unless it may merge one day with a neighbour that is regular already."""
-        neighbour = self._find_mergeable_vma(vma)
-        regular_neighbour = neighbour is not None and not self.is_lazy(neighbour)
+        with self.kernel.locks.lockless():
+            neighbour = self._find_mergeable_vma(vma)
+            regular_neighbour = neighbour is not None and not self.is_lazy(neighbour)
         if regular_neighbour or not vma.is_anonymous() or mapping_base(vma) or not self.opted_in(vma.vm_mm):
             super().anon_vma_prepare(vma)
         else:
-            vma.anon_vma = self.lock_of(vma.vm_mm)
+            with self.kernel.locks.page_table_lock(vma.vm_mm):
+                if vma.anon_vma is None:
+                    vma.anon_vma = self.lock_of(vma.vm_mm)
 
     # --- hook 2
 
@@ -90,40 +110,82 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
 
     def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """The VMAs at the address that the index is."""
-        mm = folio.mapping
-        if not isinstance(mm, Mm):
-            yield from super().rmap_walk_anon(folio, pinned, locked)
+        if isinstance(pinned, PinnedMm) and self.pin_locks_vmas:
+            yield from pinned.places
             return
-        start = folio.index << PAGE_SHIFT
-        for vma in mm.vmas_in(start, start + (folio.nr_pages << PAGE_SHIFT)):
-            if vma.anon_vma is not None and not mapping_base(vma):
-                guard = self.kernel.locks.vma_start_read(vma)
-                if guard is None:
-                    raise WalkContended
-                with guard:
-                    address = vma_address(vma, folio.index, folio.nr_pages)
-                    if address is not None:
-                        yield vma, address
+        while isinstance(folio.mapping, Mm):
+            with self._mapped_mm(folio, pinned) as mm:
+                if mm is not None:
+                    yield from self._mm_walk(folio, mm, locked)
+                    return
+            if not folio.mapcount:
+                return
+        yield from super().rmap_walk_anon(folio, pinned, locked)  # perhaps upgraded at this moment
+
+    def _mm_walk(self, folio: Folio, mm: Mm, locked: bool) -> Iterator[tuple[Vma, int]]:
+        if not self.walk_locks_vma:
+            with nullcontext() if locked else self.kernel.locks.anon_vma_read(self.lock_of(mm)):
+                yield from unlocked_places(mm, 0, folio, _at_base_0, lockless=False)
+            return
+        for vma, address, guard in locked_places(mm, 0, folio, _at_base_0):
+            with guard:
+                if folio.mapping is not mm:
+                    raise WalkContended(mm)  # upgraded before it was locked
+                yield vma, address
+
+    @contextmanager
+    def _mapped_mm(self, folio: Folio, pinned: Any = None) -> Iterator[Mm | None]:
+        """The mm that a lazy folio names, held: by the caller, or else taken if the folio is mapped (mmgrab, if that is
+        still possible)."""
+        if pinned is not None:
+            yield folio.mapping
+            return
+        with self.kernel.locks.rcu_read():
+            mm = folio.mapping
+            held = isinstance(mm, Mm) and folio.mapcount > 0 and mm.try_grab()
+        try:
+            yield mm if held and folio.mapcount else None
+        finally:
+            if held:
+                self.kernel.mmdrop(mm)
 
     # --- hook 4
 
     def folio_get_anon_vma(self, folio: Folio) -> Any:
-        """Pins the mm (mmgrab), or the anon_vma."""
-        mm = folio.mapping
-        if not isinstance(mm, Mm):
-            return super().folio_get_anon_vma(folio)
-        if not folio.mapcount:
-            return None
-        self.pins[mm] = self.pins.get(mm, 0) + 1
-        return mm
+        """Pins the mm (mmgrab), with the locks of the VMAs that may map the folio if the form has it so; or the
+        anon_vma."""
+        while isinstance(folio.mapping, Mm):
+            with self._mapped_mm(folio) as mm:
+                if mm is not None:
+                    return self._pin(folio, mm)
+            if not folio.mapcount:
+                return None
+        return super().folio_get_anon_vma(folio)
+
+    def _pin(self, folio: Folio, mm: Mm) -> PinnedMm:
+        pinned = PinnedMm(mm)
+        self.kernel.mmgrab(mm)
+        if not self.pin_locks_vmas:
+            return pinned
+        try:
+            for vma, address, guard in locked_places(mm, 0, folio, _at_base_0):
+                pinned.places.append((vma, address))
+                pinned.guards.append(guard)
+            if folio.mapping is not mm:
+                raise WalkContended(mm)
+        except WalkContended:
+            self.put_anon_vma(pinned)
+            raise
+        return pinned
 
     def put_anon_vma(self, pinned: Any) -> None:
-        if not isinstance(pinned, Mm):
+        if not isinstance(pinned, PinnedMm):
             super().put_anon_vma(pinned)
             return
-        self.pins[pinned] -= 1
-        if not self.pins[pinned]:
-            del self.pins[pinned]
+        for guard in pinned.guards:
+            with guard:
+                pass
+        self.kernel.mmdrop(pinned.mm)
 
     # --- hook 5
 
@@ -151,9 +213,6 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         else:
             super().unlink_anon_vmas(vma)
 
-    def anon_vma_lock(self, vma: Vma) -> AbstractContextManager[Any]:
-        return nullcontext() if self.is_lazy(vma) else super().anon_vma_lock(vma)
-
     # --- hook 9
 
     def copy_vma(self, vma: Vma, pgoff_kept: bool) -> None:
@@ -180,8 +239,10 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         return super().ksm_pin(vma)
 
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
-        """Hook 16: a lazy folio's walks are kept out by the migration entries alone, under the folio lock."""
-        return nullcontext() if isinstance(pinned, Mm) else super().split_lock(pinned)
+        """Hook 16: unchanged code finds the shared lock."""
+        if isinstance(pinned, PinnedMm):
+            return self.kernel.locks.anon_vma_write(self.lock_of(pinned.mm))  # type: ignore[no-any-return]
+        return super().split_lock(pinned)
 
     def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
         """Hook 13: walks of a lazy folio hold the VMA lock, which khugepaged has for writing."""
@@ -191,6 +252,7 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         """Hook 15: the mm_struct is freed only after the last pin, and after a grace period for those who have not
         pinned it yet."""
         self.forked.discard(mm)
+        super().mm_gone(mm)
 
     # --- figures
 

@@ -7,15 +7,15 @@ address = base + index. How a VMA is marked is the design's business (:meth:`Laz
 merge, mremap and exit are right: docs/designs/anon_vma_lazy.md.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar
 
-from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign, vma_address
+from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
+from rmaplab.designs.lazy_walk import Place, locked_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
-from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
 __all__ = ["LazyRoot", "LazyRootDesign", "mapping_base"]
@@ -25,16 +25,34 @@ class LazyRoot:
     """What a root VMA keeps in its reserved fields.
 
     base: address in bytes at which page index 0 of the group would lie
-    refs: who holds the root: the VMAs of its group, lazy or upgraded since, itself included, and walkers (vm_rcuref)
-    left: the root VMA has left its mm and is only kept for the others
+    refs: who holds the root VMA (vm_rcuref): it itself as long as it is in its mm, the VMAs of its group, lazy or
+        upgraded since, itself included, and walkers. With the last it is freed
     """
 
-    __slots__ = ("base", "left", "refs")
+    __slots__ = ("base", "refs")
+    ATOMIC: ClassVar = ("base", "refs")
 
     def __init__(self, base: int) -> None:
         self.base = base
-        self.refs = 0
-        self.left = False
+        self.refs = 1
+
+    def try_get(self) -> bool:
+        """vma_get: inc-not-zero"""
+        if not self.refs:
+            return False
+        self.refs += 1
+        return True
+
+
+class Pinned:
+    """What hook 4 holds of a lazy folio: its root, and, where the design says so, the VMAs that may map it, locked."""
+
+    __slots__ = ("guards", "places", "root")
+
+    def __init__(self, root: Vma) -> None:
+        self.root = root
+        self.places: list[tuple[Vma, int]] = []
+        self.guards: list[Any] = []
 
 
 def mapping_base(vma: Vma) -> int:
@@ -44,7 +62,20 @@ def mapping_base(vma: Vma) -> int:
 
 class LazyRootDesign(AnonVmaDesign):
     """Fields of a VMA besides `anon_vma`: `reserved1` the root that it holds (also after an upgrade, since folios may
-    still name it), `reserved2` the :class:`LazyRoot` of a root."""
+    still name it), `reserved2` the :class:`LazyRoot` of a root.
+
+    What a form takes to be enough against changes of VMAs, page tables and processes:
+
+    walk_locks_vma: a walk holds the lock of each VMA that it looks at (vma_start_read), and gives up where it cannot
+        get it; otherwise it holds :meth:`walk_lock`
+    pin_locks_vmas: hook 4 holds the locks of all VMAs that may map the folio until it puts them
+    root_pins_mm: a root VMA holds its mm_struct (mmgrab)
+    """
+
+    objects: ClassVar = (*AnonVmaDesign.objects, LazyRoot)
+    walk_locks_vma = True
+    pin_locks_vmas = True
+    root_pins_mm = True
 
     # --- to be answered by the design
 
@@ -59,6 +90,10 @@ class LazyRootDesign(AnonVmaDesign):
     def wants_lazy(self, vma: Vma) -> bool:
         """May `vma` become lazy at its first fault?"""
         return True
+
+    def walk_lock(self, root: Vma) -> AbstractContextManager[Any] | None:
+        """What a walk holds that locks no VMA; None: nothing."""
+        return None
 
     # --- groups
 
@@ -78,9 +113,24 @@ class LazyRootDesign(AnonVmaDesign):
         lazy: LazyRoot = root.reserved2
         lazy.refs -= 1
         if not lazy.refs:
-            root.reserved2 = None
-            if lazy.left:
-                self._vmas.free(root)
+            mm = root.vm_mm
+            self._vmas.free(root)
+            if self.root_pins_mm:
+                self.kernel.mmdrop(mm)
+
+    def _make_root(self, vma: Vma) -> bool:
+        """`vma` becomes a root. False if an older group still needs it as its own."""
+        lazy: LazyRoot | None = vma.reserved2
+        base = mapping_base(vma)
+        if lazy is None:
+            vma.reserved2 = LazyRoot(base)
+            if self.root_pins_mm:
+                self.kernel.mmgrab(vma.vm_mm)
+        elif lazy.base != base:
+            if lazy.refs > 1:
+                return False
+            lazy.base = base
+        return True
 
     def upgrade(self, vma: Vma) -> None:
         """Give a lazy `vma`, and with it its whole group, a regular anon_vma.
@@ -91,7 +141,7 @@ class LazyRootDesign(AnonVmaDesign):
         root = self.lazy_root(vma)
         if root is None:
             return
-        alone = root.reserved2.refs == 1
+        alone = root.reserved2.refs == 2
         members = [vma] if alone else [m for m in vma.vm_mm.vmas if self.lazy_root(m) is root]
         self.link_all(members, self._new_root())
 
@@ -110,16 +160,21 @@ class LazyRootDesign(AnonVmaDesign):
         if not self.wants_lazy(vma):
             super().anon_vma_prepare(vma)
             return
-        neighbour = self._find_mergeable_vma(vma)
-        root = self.lazy_root(neighbour) if neighbour is not None else None
-        if root is None:
-            if neighbour is not None or vma.reserved2 is not None:
-                super().anon_vma_prepare(vma)
+        with self.kernel.locks.lockless():
+            neighbour = self._find_mergeable_vma(vma)
+            root = self.lazy_root(neighbour) if neighbour is not None else None
+        if root is None and neighbour is not None:
+            super().anon_vma_prepare(vma)
+            return
+        with self.kernel.locks.page_table_lock(vma.vm_mm):
+            if vma.anon_vma is not None:
+                return  # another fault was first
+            if root is not None or self._make_root(vma):
+                root = root or vma
+                self.hold(vma, root)
+                self.mark(vma, root)
                 return
-            root = vma
-            root.reserved2 = LazyRoot(mapping_base(vma))
-        self.hold(vma, root)
-        self.mark(vma, root)
+        super().anon_vma_prepare(vma)
 
     # --- hook 2
 
@@ -139,40 +194,91 @@ class LazyRootDesign(AnonVmaDesign):
 
     def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """A lazy folio: the VMAs of the root's mm at the address that base and index give, each under its VMA lock."""
-        root = folio.mapping
-        if not isinstance(root, Vma):
-            yield from super().rmap_walk_anon(folio, pinned, locked)
+        if isinstance(pinned, Pinned) and self.pin_locks_vmas:
+            yield from pinned.places
             return
-        if root.reserved2 is None:
-            raise UseAfterFree("folio->mapping names a root VMA that is gone")
-        start = root.reserved2.base + (folio.index << PAGE_SHIFT)
-        for vma in root.vm_mm.vmas_in(start, start + (folio.nr_pages << PAGE_SHIFT)):
-            if vma.reserved1 is root:
-                guard = self.kernel.locks.vma_start_read(vma)
-                if guard is None:
-                    raise WalkContended
-                with guard:
-                    address = vma_address(vma, folio.index, folio.nr_pages)
-                    if address is not None:
-                        yield vma, address
+        while isinstance(folio.mapping, Vma):
+            with self._mapped_root(folio, pinned) as root:
+                if root is not None:
+                    yield from self._group_walk(folio, root, locked)
+                    return
+            if not folio.mapcount:
+                return
+        yield from super().rmap_walk_anon(folio, pinned, locked)  # perhaps upgraded at this moment
+
+    def _group_walk(self, folio: Folio, root: Vma, locked: bool) -> Iterator[tuple[Vma, int]]:
+        if not self.walk_locks_vma:
+            lock = self.walk_lock(root)
+            base, belongs = root.reserved2.base, self._in_group(root)
+            with nullcontext() if lock is None or locked else lock:
+                yield from unlocked_places(root.vm_mm, base, folio, belongs, lockless=lock is None)
+            return
+        for vma, address, guard in self._locked(folio, root):
+            with guard:
+                if folio.mapping is not root:
+                    raise WalkContended(root.vm_mm)  # upgraded before it was locked
+                yield vma, address
+
+    @staticmethod
+    def _in_group(root: Vma) -> Callable[[Vma], bool]:
+        return lambda vma: vma.reserved1 is root
+
+    def _locked(self, folio: Folio, root: Vma) -> Iterator[Place]:
+        return locked_places(root.vm_mm, root.reserved2.base, folio, self._in_group(root))
+
+    @contextmanager
+    def _mapped_root(self, folio: Folio, pinned: Any = None) -> Iterator[Vma | None]:
+        """The root of a lazy folio, held: by the caller, or else taken if the folio is mapped. RCU keeps the VMA's
+        memory until it is held."""
+        if pinned is not None:
+            yield folio.mapping
+            return
+        with self.kernel.locks.rcu_read():
+            root = folio.mapping
+            held = isinstance(root, Vma) and folio.mapcount > 0 and root.reserved2.try_get()
+        try:
+            yield root if held and folio.mapcount else None
+        finally:
+            if held:
+                self._put_root(root)
 
     # --- hook 4
 
     def folio_get_anon_vma(self, folio: Folio) -> Any:
-        """Pins the root VMA (vma_get), or the anon_vma."""
-        root = folio.mapping
-        if not isinstance(root, Vma):
-            return super().folio_get_anon_vma(folio)
-        if not folio.mapcount:
-            return None
+        """Pins the root VMA; if the form has it so with the locks of the VMAs that may map the folio, so that nobody
+        unmaps, moves or forks it while it is under migration or being split. Or pins the anon_vma."""
+        while isinstance(folio.mapping, Vma):
+            with self._mapped_root(folio) as root:
+                if root is not None:
+                    return self._pin(folio, root)
+            if not folio.mapcount:
+                return None
+        return super().folio_get_anon_vma(folio)
+
+    def _pin(self, folio: Folio, root: Vma) -> Pinned:
+        pinned = Pinned(root)
         root.reserved2.refs += 1
-        return root
+        if not self.pin_locks_vmas:
+            return pinned
+        try:
+            for vma, address, guard in self._locked(folio, root):
+                pinned.places.append((vma, address))
+                pinned.guards.append(guard)
+            if folio.mapping is not root:
+                raise WalkContended(root.vm_mm)
+        except WalkContended:
+            self.put_anon_vma(pinned)
+            raise
+        return pinned
 
     def put_anon_vma(self, pinned: Any) -> None:
-        if isinstance(pinned, Vma):
-            self._put_root(pinned)
-        else:
+        if not isinstance(pinned, Pinned):
             super().put_anon_vma(pinned)
+            return
+        for guard in pinned.guards:
+            with guard:
+                pass
+        self._put_root(pinned.root)
 
     # --- hook 6
 
@@ -229,9 +335,9 @@ class LazyRootDesign(AnonVmaDesign):
     def vm_area_free(self, vma: Vma) -> None:
         """A root that others hold stays until they are gone."""
         if vma.reserved2 is not None:
-            vma.reserved2.left = True
-            return
-        super().vm_area_free(vma)
+            self._put_root(vma)
+        else:
+            super().vm_area_free(vma)
 
     # --- hook 9
 
@@ -266,8 +372,8 @@ class LazyRootDesign(AnonVmaDesign):
         return super().ksm_pin(vma)
 
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
-        """Hook 16: a lazy folio's walks are kept out by the migration entries alone, under the folio lock."""
-        return nullcontext() if isinstance(pinned, Vma) else super().split_lock(pinned)
+        """Hook 16: nothing for a lazy folio: all walks for it hold the folio lock, and hook 4 has locked the VMAs."""
+        return nullcontext() if isinstance(pinned, Pinned) else super().split_lock(pinned)
 
     def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
         """Hook 13: walks of a lazy folio hold the VMA lock, which khugepaged has for writing."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Finds designs by name: the entry points of the group ``rmaplab.designs``, ours and other people's."""
 
-from importlib.metadata import entry_points
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from rmaplab.errors import UserError
@@ -12,10 +14,25 @@ __all__ = ["GROUP", "design_names", "make_design"]
 GROUP = "rmaplab.designs"
 
 
-def design_names() -> list[str]:
-    """Names of the designs that are installed, mainline first."""
-    names = {point.name for point in entry_points(group=GROUP)}
-    return sorted(names, key=lambda name: (name != "anon_vma", name))
+def design_names(*, repaired: bool = False) -> list[str]:
+    """Names of the designs that are installed, mainline first.
+
+    repaired: also those that repair another one, beside it; they differ from it in locks only, not in objects
+    """
+    names = {}
+    for point in entry_points(group=GROUP):
+        repairs = None
+        with suppress(Exception):  # make_design says what is wrong
+            repairs = getattr(point.load(), "repairs", None)
+        if repaired or repairs is None:
+            names[point.name] = repairs or point.name
+    return sorted(names, key=lambda name: (name != "anon_vma", names[name], name))
+
+
+@cache
+def _entry_point(name: str) -> EntryPoint | None:
+    """Looked up once: to search the installed packages takes longer than many a run"""
+    return next((point for point in entry_points(group=GROUP) if point.name == name), None)
 
 
 def make_design(name: str) -> Hooks:
@@ -23,11 +40,9 @@ def make_design(name: str) -> Hooks:
 
     Raises UserError if there is none, or if it does not implement every hook.
     """
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            break
-    else:
-        raise UserError(f"no design {name!r}; known are {', '.join(design_names())}")
+    point = _entry_point(name)
+    if point is None:
+        raise UserError(f"no design {name!r}; known are {', '.join(design_names(repaired=True))}")
     try:
         design: Any = point.load()()
     except Exception as error:

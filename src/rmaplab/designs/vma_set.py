@@ -239,6 +239,7 @@ class VmaSetDesign(PlainVmas):
     def mm_gone(self, mm: Mm) -> None:
         """Hook 15: the mm leaves the ring of its relatives."""
         self.relatives.pop(mm, set()).discard(mm)
+        self.kernel.mmdrop(mm)
 
     @contextmanager
     def split_lock(self, pinned: Any) -> Iterator[None]:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How lazy designs come from a folio that names no anon_vma to the VMAs that may map it: through the VMA tree of its
+mm, at address = base + index.
+
+What keeps a VMA as it is while the walk looks at it is the question (Q4, Q10, Q13 of the reviewers). Two answers:
+:func:`locked_places` takes the lock of each VMA; :func:`unlocked_places` takes none, as the series' ordinary walk, or
+relies on another one, as the hook form does on the lock that its lazy VMAs share.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+from rmaplab.designs.anon_vma import vma_address
+from rmaplab.mm.flags import PAGE_SHIFT
+from rmaplab.mm.folio import Folio
+from rmaplab.mm.hooks import WalkContended
+from rmaplab.mm.mm import Mm
+from rmaplab.mm.vma import Vma
+
+__all__ = ["Place", "locked_places", "unlocked_places"]
+
+Place = tuple[Vma, int, Any]
+"""A VMA, the address of the folio's first page in it, and the VMA's lock, held: whoever gets it lets it go."""
+
+
+def locked_places(mm: Mm, base: int, folio: Folio, belongs: Callable[[Vma], bool]) -> Iterator[Place]:
+    """The VMAs of `mm` that cover pages of `folio` at `base` + index, one after another. Each is looked up anew, since
+    VMAs may be split and merged in between (lock_vma_under_rcu, with its check after the lock).
+
+    Raises WalkContended where a VMA is locked for writing: the caller holds the folio lock, under which nobody may wait
+    for the mmap lock.
+    """
+    locks = mm.kernel.locks
+    position = base + (folio.index << PAGE_SHIFT)
+    end = position + (folio.nr_pages << PAGE_SHIFT)
+    while position < end:
+        with locks.rcu_read():
+            found = mm.vmas_in(position, end)
+            guard = locks.vma_start_read(found[0]) if found else None
+        if not found:
+            return
+        vma = found[0]
+        if guard is None:
+            raise WalkContended(mm)
+        if vma.vm_end <= position or vma.vm_start >= end:
+            with guard:
+                continue  # it was another one when it was found
+        position = vma.vm_end
+        address = vma_address(vma, folio.index, folio.nr_pages) if belongs(vma) else None
+        if address is not None:
+            yield vma, address, guard
+        else:
+            with guard:
+                pass
+
+
+def unlocked_places(
+    mm: Mm, base: int, folio: Folio, belongs: Callable[[Vma], bool], lockless: bool
+) -> Iterator[tuple[Vma, int]]:
+    """The same without VMA locks. The RCU section stands for the reference that keeps the memory of each VMA.
+
+    lockless: nor is there another lock under which VMAs do not change
+    """
+    locks = mm.kernel.locks
+    start = base + (folio.index << PAGE_SHIFT)
+    with locks.rcu_read(), locks.lockless() if lockless else nullcontext():
+        for vma in mm.vmas_in(start, start + (folio.nr_pages << PAGE_SHIFT)):
+            address = vma_address(vma, folio.index, folio.nr_pages) if belongs(vma) else None
+            if address is not None:
+                yield vma, address
