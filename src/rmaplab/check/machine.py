@@ -94,14 +94,13 @@ class CheckedMemMap(ContentsMap):
         run.free(folio, groups_of(Folio), False)
 
     def alloc(self) -> Folio:
-        folio = Folio(len(self.pages), 1)
-        self.pages.append(folio)
-        self.run.name(folio)
-        return folio
+        return self.alloc_large(1)
 
     def alloc_large(self, nr_pages: int) -> Folio:
-        pfn = len(self.pages)
-        folio = Folio(pfn, nr_pages)
+        # one instant: between the frame's number and its entry in the map nobody else may allocate
+        task, self.run.task = self.run.task, None
+        folio = Folio(len(self.pages), nr_pages)
+        self.run.task = task
         self.pages.extend([folio] * nr_pages)
         self.run.name(folio)
         return folio
