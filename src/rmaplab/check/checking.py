@@ -109,12 +109,10 @@ class CheckResult:
             return f"{PROVED} (all {self.proved:,} traces of world {self.world})"
         if self.verdict == NO_BUG:
             done = self._executions()
-            why = {
-                "seconds": f"{done} in {self.plan.seconds:g} s, which is its budget",
-                "executions": f"{done}, which is its budget",
-                "interrupted": f"interrupted after {done}",
-            }
-            return f"{NO_BUG} (budget): {why[self.ended]}"
+            if self.ended == "interrupted":
+                return f"{NO_BUG} (budget): interrupted after {done}"
+            limit = f"{self.plan.seconds:g} s" if self.ended == "seconds" else f"{self.plan.executions:,} executions"
+            return f"{NO_BUG} (budget): {done}; its budget was {limit}"
         if self.verdict == COUNTEREXAMPLE and self.counterexample is not None:
             return f"{COUNTEREXAMPLE}: {self.counterexample.invariant}, after {self._executions()}"
         return f"{self.verdict}: {self.error}"

@@ -7,10 +7,13 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
+
+from greenlet import GreenletExit
 
 __all__ = ["Died", "Jobs", "Stop"]
 
@@ -99,6 +102,12 @@ def _receive(connection: Connection, process: Any) -> Any:
         process.join()
 
 
+def _unraisable(problem: Any) -> None:
+    """An execution that is given up ends its tasks, generators in them too: nothing to tell"""
+    if not isinstance(problem.exc_value, GreenletExit):
+        sys.__unraisablehook__(problem)
+
+
 def _child(job: Callable[[Stop], Any], connection: Connection) -> None:
     """The flag, not an exception: a KeyboardInterrupt could come up in the middle of the model"""
     asked = False
@@ -108,6 +117,7 @@ def _child(job: Callable[[Stop], Any], connection: Connection) -> None:
         asked = True
 
     signal.signal(signal.SIGINT, handler)
+    sys.unraisablehook = _unraisable
     parent = os.getppid()
     gc.freeze()
     connection.send(job(lambda: asked or os.getppid() != parent))
