@@ -133,6 +133,9 @@ class CheckedKernel(Kernel):
     def slab_cache(self, name: str, number: int, size: SlabSize | None) -> SlabCache:
         return CheckedSlab(name, number, size, self.run, self.reuse)
 
+    def mm_free(self, mm: Mm) -> None:
+        self.run.free(mm, groups_of(Mm), getattr(self.hooks, "mm_by_rcu", False))
+
     def mm_alloc(self) -> Mm:
         mm = super().mm_alloc()
         mm.pgd = WatchedPgd(mm)

@@ -297,6 +297,20 @@ class CheckedLocks:
     def anon_vma_trylock_read(self, anon_vma: Any) -> Any:
         return self._try(self._rmap_lock(anon_vma), False) if self.run.task is not None else _NOTHING
 
+    def anon_vma_drain(self, anon_vma: Any) -> None:
+        run = self.run
+        task = run.task
+        if task is None:
+            return
+        lock = self._rmap_lock(anon_vma)
+        if any(held is lock for held in task.held):
+            return
+        run.point(f"is {lock.location[1]} locked?")
+        run.touch_lock(lock, TRY_WRITE)
+        if not lock.free_for(True):
+            with self._acquire(lock, True):
+                pass
+
     def page_table(self, mm: Any, address: int) -> Any:
         run = self.run
         task = run.task

@@ -321,8 +321,16 @@ class Machine:
 
     def _ksm(self, one: str, vpn: int, other: str, other_vpn: int) -> None:
         if one in self.mms and other in self.mms:
-            self.kernel.ksm.merge(self.mms[one], vpn << PAGE, self.mms[other], other_vpn << PAGE)
+            mms = self.mms[one], self.mms[other]
+            for mm in mms:
+                self.kernel.mmgrab(mm)  # __ksm_enter
+            self.kernel.ksm.merge(mms[0], vpn << PAGE, mms[1], other_vpn << PAGE)
+            for mm in mms:
+                self.kernel.mmdrop(mm)
 
     def _collapse(self, process: str, vpn: int) -> None:
-        if process in self.mms:
-            collapse_huge_page(self.mms[process], vpn << PAGE)
+        mm = self.mms.get(process)
+        if mm is not None:
+            self.kernel.mmgrab(mm)  # __khugepaged_enter
+            collapse_huge_page(mm, vpn << PAGE)
+            self.kernel.mmdrop(mm)

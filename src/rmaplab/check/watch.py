@@ -557,7 +557,8 @@ _MODEL: dict[type, dict[str, tuple[type[_Field], str]]] = {
         "reserved2": (_Atomic, "reserved2"),
         "vm_mm": (_Const, "vm_mm"),
     },
-    Mm: {"vmas": (_Tree, "tree"), "starts": (_Tree, "tree"), "pgd": (_Const, "pgd")},
+    Mm: {"vmas": (_Tree, "tree"), "starts": (_Tree, "tree"), "pgd": (_Const, "pgd"), "count": (_Atomic, "count")},
+    Ksm: {"items": (_Own, "items"), "nodes": (_Own, "items")},
     StableNode: {"folio": (_Atomic, "folio"), "items": (_Plain, "items")},
 }
 
@@ -597,10 +598,15 @@ def groups_of(cls: type) -> tuple[str, ...]:
 
 
 def _spec(cls: type) -> dict[str, tuple[type[_Field], str]]:
-    """A design's class: what it lists in ATOMIC is atomic, the rest plain."""
+    """A design's class: what it lists in ATOMIC is atomic, in CONST set once, the rest plain."""
     atomic: tuple[str, ...] = getattr(cls, "ATOMIC", ())
+    const: tuple[str, ...] = getattr(cls, "CONST", ())
     slots: tuple[str, ...] = vars(cls).get("__slots__", ())
-    return {name: (_Atomic if name in atomic else _Plain, name) for name in slots}
+    return {
+        name: (_Atomic if name in atomic else _Const if name in const else _Plain, name)
+        for name in slots
+        if not name.startswith("_")
+    }
 
 
 @contextmanager
