@@ -11,7 +11,12 @@ __all__ = ["DESIGNS"]
 # Right only for programs that keep to a restriction; their own tests run histories that do.
 RESTRICTED = {"gki_nofork"}
 
+# Repaired forms that differ from another one in locks only: one operation at a time, they are tested with it.
+SAME = {"gki_locked", "gki_sync_locked", "gki_nofork_locked"}
+
 # Every registered design that must be right for any history; one that is registered but not written yet is left out.
 DESIGNS = sorted(
-    point.name for point in entry_points(group=GROUP) if point.name not in RESTRICTED and find_spec(point.module)
+    point.name
+    for point in entry_points(group=GROUP)
+    if point.name not in RESTRICTED | SAME and find_spec(point.module)
 )
