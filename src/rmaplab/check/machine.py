@@ -97,12 +97,8 @@ class CheckedMemMap(ContentsMap):
         return self.alloc_large(1)
 
     def alloc_large(self, nr_pages: int) -> Folio:
-        # one instant: between the frame's number and its entry in the map nobody else may allocate
-        task, self.run.task = self.run.task, None
-        folio = Folio(len(self.pages), nr_pages)
-        self.run.task = task
+        folio = Folio(len(self.pages), nr_pages)  # no scheduling point: nobody else can know it yet
         self.pages.extend([folio] * nr_pages)
-        self.run.name(folio)
         return folio
 
     def copy(self, to: int, source: int) -> None:
