@@ -173,6 +173,7 @@ class Run:
         self.order: dict[tuple[Any, Any], str] = {}  # lock order learned: (held, acquired) -> where
         self.names: dict[int, tuple[Any, str]] = {}  # id -> (object, name)
         self.freed: dict[int, dict[int, int] | None] = {}  # id -> task -> its RCU section then; None: freed at once
+        self.trees: dict[Any, Any] = {}  # mm -> its maple tree as readers under RCU see it (watch.Tree)
         self.monitors: list[Any] = []  # walks in progress (walk_monitor)
         self._seen: dict[Location, _Seen] = {}
         self._last_read: Location | None = None

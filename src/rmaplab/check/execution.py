@@ -19,7 +19,7 @@ from rmaplab.check.violation import (
     Violation,
 )
 from rmaplab.check.walk_monitor import watch_walks
-from rmaplab.check.watch import activate, watching
+from rmaplab.check.watch import Tree, activate, watching
 from rmaplab.check.world import World
 from rmaplab.mm.access import mm_peek
 from rmaplab.mm.bug import KernelBug
@@ -66,6 +66,8 @@ class Execution:
             for operations in world.cpus:
                 for operation in operations:
                     self.machine.prepare(operation)
+        for mm in self.kernel.mms:
+            self.run.trees[mm] = Tree(mm.vmas)
         self.run.start([self._body(operations) for operations in world.cpus])
 
     def _body(self, operations: tuple[Operation, ...]) -> Callable[[], None]:

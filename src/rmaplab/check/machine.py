@@ -5,7 +5,7 @@ from typing import Any
 
 from rmaplab.check.engine import Run
 from rmaplab.check.model_locks import CheckedLocks
-from rmaplab.check.watch import WatchedMap, WatchedPgd, groups_of
+from rmaplab.check.watch import Tree, WatchedMap, WatchedPgd, groups_of
 from rmaplab.mm.folio import ContentsMap, Folio
 from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.kernel import Kernel
@@ -136,5 +136,6 @@ class CheckedKernel(Kernel):
         mm = super().mm_alloc()
         mm.pgd = WatchedPgd(mm)
         self.run.name(mm)
+        self.run.trees[mm] = Tree(())
         self.mms.append(mm)
         return mm

@@ -2,8 +2,9 @@
 """Does a walk miss an entry although nothing happened to it from the walk's first step to its last?
 
 At the start, the entries that map the folio are noted. Whatever changes meanwhile is struck out. What is left when the
-walk has come to its end by itself, it must have visited: `walk-misses-pte`. A walk that was ended by its caller, or
-that could not get a lock and said so, has promised nothing.
+walk has come to its end by itself, it must have visited: `walk-misses-pte`. But for entries whose VMA has left its
+tree: somebody is about to take them away. A walk that was ended by its caller, or that could not get a lock and said
+so, has promised nothing.
 """
 
 from collections.abc import Iterator
@@ -61,6 +62,9 @@ def watch_walks(kernel: CheckedKernel, run: Run) -> None:
             for vma, address in original(folio, pinned, locked):
                 monitor.visit(run, folio, vma, address)
                 yield vma, address
+            monitor.owed = {
+                place for place in monitor.owed if run.trees[place[0]].find(place[1] << 12, place[1] + 1 << 12)
+            }
             if monitor.owed:
                 mm, vpn = min(monitor.owed, key=lambda place: (place[0].ident, place[1]))
                 raise Violation(

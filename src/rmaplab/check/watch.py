@@ -26,7 +26,7 @@ from rmaplab.mm.stable_node import StableNode
 from rmaplab.mm.swap import Swap
 from rmaplab.mm.vma import Vma
 
-__all__ = ["WatchedMap", "WatchedPgd", "activate", "groups_of", "watching"]
+__all__ = ["Tree", "WatchedMap", "WatchedPgd", "activate", "groups_of", "watching"]
 
 _active: Run | None = None
 
@@ -494,6 +494,59 @@ def _tree(run: Run, mm: Any, write: bool) -> None:
     run.touch((name, "tree"), READ)
 
 
+class Tree:
+    """The maple tree of an mm as a reader under RCU sees it: ranges that were stored, whatever the VMAs say by now. A
+    store over a range takes the place of what was there at once; a VMA that was cut short in preparation is still found
+    where the next one will be."""
+
+    def __init__(self, vmas: Iterable[Any]) -> None:
+        self.ranges: list[tuple[int, int, Any]] = [(vma.vm_start, vma.vm_end, vma) for vma in vmas]
+
+    def store(self, start: int, end: int, vma: Any) -> None:
+        """[start, end) names `vma`, or nothing if it is None."""
+        kept = []
+        for low, high, other in self.ranges:
+            if low < start:
+                kept.append((low, min(high, start), other))
+            if high > end:
+                kept.append((max(low, end), high, other))
+        if vma is not None:
+            kept.append((start, end, vma))
+        self.ranges = sorted(kept, key=lambda entry: entry[0])
+
+    def forget(self, vma: Any) -> None:
+        """Nothing names `vma` any more."""
+        self.ranges = [entry for entry in self.ranges if entry[2] is not vma]
+
+    def find(self, start: int, end: int) -> list[Any]:
+        """The VMAs that are named in [start, end), ascending."""
+        return [vma for low, high, vma in self.ranges if low < end and high > start]
+
+
+def _under_rcu(original: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A look-up: with the mmap lock as the model has it; without, in the tree as it was stored last"""
+
+    def method(self: Any, *args: Any) -> Any:
+        run = _active
+        if run is None or run.task is None:
+            return original(self, *args)
+        _tree(run, self, False)
+        locked = _mmap(run, self, False)
+        task, run.task = run.task, None
+        try:
+            tree = run.trees.get(self)
+            if locked or tree is None or name not in ("vma_lookup", "vmas_in"):
+                return original(self, *args)
+            if name == "vmas_in":
+                return tree.find(*args)
+            found = tree.find(args[0], args[0] + 1)
+            return found[0] if found else None
+        finally:
+            run.task = task
+
+    return method
+
+
 def _muted(original: Callable[..., Any], before: Callable[..., None]) -> Callable[..., Any]:
     """`original` as one access, reported by `before`: what it does inside is not reported again."""
 
@@ -511,15 +564,27 @@ def _muted(original: Callable[..., Any], before: Callable[..., None]) -> Callabl
     return method
 
 
-def _tree_read(run: Run, mm: Any, *args: Any) -> None:
-    _tree(run, mm, False)
-
-
-def _tree_write(run: Run, mm: Any, vma: Any, *args: Any) -> None:
+def _tree_insert(run: Run, mm: Any, vma: Any) -> None:
     _tree(run, mm, True)
-    if args:  # resize
-        _vma_rule(run, vma, "range", True)
-        run.plain(vma, "range", True)
+    run.trees[mm].store(vma.vm_start, vma.vm_end, vma)
+
+
+def _tree_remove(run: Run, mm: Any, vma: Any) -> None:
+    _tree(run, mm, True)
+    run.trees[mm].forget(vma)
+
+
+def _tree_resize(run: Run, mm: Any, vma: Any, start: int, end: int, *args: Any) -> None:
+    _tree(run, mm, True)
+    _vma_rule(run, vma, "range", True)
+    run.plain(vma, "range", True)
+    run.trees[mm].forget(vma)
+    run.trees[mm].store(start, end, vma)
+
+
+def _tree_clear(run: Run, mm: Any) -> None:
+    _tree(run, mm, True)
+    run.trees[mm].ranges = []
 
 
 def _swap_access(run: Run, swap: Any, *args: Any) -> None:
@@ -572,8 +637,10 @@ _MODEL: dict[type, dict[str, tuple[type[_Field], str]]] = {
 
 _METHODS: dict[type, dict[str, Callable[..., None]]] = {
     Mm: {
-        **dict.fromkeys(("vma_lookup", "find_vma", "vmas_in", "neighbours", "prev_next"), _tree_read),
-        **dict.fromkeys(("insert", "remove", "resize"), _tree_write),
+        "insert": _tree_insert,
+        "remove": _tree_remove,
+        "resize": _tree_resize,
+        "clear": _tree_clear,
     },
     Swap: dict.fromkeys(
         (
@@ -593,6 +660,9 @@ _METHODS: dict[type, dict[str, Callable[..., None]]] = {
         "try_get": _try_get,
     },
 }
+
+
+_LOOKUPS = ("vma_lookup", "find_vma", "vmas_in", "neighbours", "prev_next")
 
 
 def groups_of(cls: type) -> tuple[str, ...]:
@@ -634,6 +704,10 @@ def watching(classes: Iterable[type]) -> Iterator[None]:
                 if original is not None:
                     saved.append((cls, name, original))
                     setattr(cls, name, _muted(original, before))
+        for name in _LOOKUPS:
+            original = vars(Mm)[name]
+            saved.append((Mm, name, original))
+            setattr(Mm, name, _under_rcu(original, name))
         _install_raw(specs)
         yield
     finally:

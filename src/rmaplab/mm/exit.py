@@ -25,6 +25,5 @@ def exit_mmap(mm: "Mm") -> None:
         tlb_finish_mmu(kernel, batch)
         for vma in mm.vmas:
             kernel.hooks.vm_area_free(vma)
-        mm.vmas.clear()
-        mm.starts.clear()
+        mm.clear()
     kernel.hooks.mm_gone(mm)

@@ -79,12 +79,20 @@ class Mm:
         i = bisect_left(self.starts, vma.vm_start)
         del self.starts[i], self.vmas[i]
 
-    def resize(self, vma: "Vma", start: int, end: int, pgoff: int) -> None:
-        """Give `vma`, which is in the tree, the range [start, end) at `pgoff`. It keeps its place among the others."""
+    def resize(self, vma: "Vma", start: int, end: int, pgoff: int, *gone: "Vma") -> None:
+        """Give `vma`, which is in the tree, the range [start, end) at `pgoff`, in place of the VMAs `gone`, if any: one
+        store into the maple tree. It keeps its place among the others."""
+        for other in gone:
+            self.remove(other)
         self.starts[bisect_left(self.starts, vma.vm_start)] = start
         vma.vm_start = start
         vma.vm_end = end
         vma.vm_pgoff = pgoff
+
+    def clear(self) -> None:
+        """All VMAs leave the tree (__mt_destroy)."""
+        self.starts.clear()
+        self.vmas.clear()
 
     def pte_alloc(self, i: int) -> PageTable:
         """The table at index `i`, where no PMD entry is; a new empty one if there was none (pte_alloc).

@@ -214,9 +214,7 @@ def vma_expand(
     if copied_from is not None:
         hooks.dup_anon_vma(target, copied_from)
     with hooks.anon_vma_lock(target):  # commit_merge
-        if next_ is not None:
-            mm.remove(next_)
-        mm.resize(target, start, end, pgoff)
+        mm.resize(target, start, end, pgoff, *(() if next_ is None else (next_,)))
     if next_ is not None:
         _drop_merged(mm, next_)
 
@@ -304,9 +302,7 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
         mm.kernel.locks.vma_start_write(next_)
         hooks.dup_anon_vma(prev, next_ if next_.anon_vma is not None else vma)
         with hooks.anon_vma_lock(prev):
-            mm.remove(vma)
-            mm.remove(next_)
-            prev.vm_end = next_.vm_end
+            mm.resize(prev, prev.vm_start, next_.vm_end, prev.vm_pgoff, vma, next_)
         _drop_merged(mm, vma)
         _drop_merged(mm, next_)
         return prev
@@ -317,11 +313,11 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
         hooks.dup_anon_vma(prev, vma)
         with hooks.anon_vma_lock(prev):
             if whole:
-                mm.remove(vma)
+                mm.resize(prev, prev.vm_start, end, prev.vm_pgoff, vma)
             else:
                 split_huge_pmd_if_needed(mm, end)
+                mm.resize(prev, prev.vm_start, end, prev.vm_pgoff)
                 mm.resize(vma, end, vma.vm_end, pgoff_end)
-            prev.vm_end = end
         if whole:
             _drop_merged(mm, vma)
         return prev
@@ -331,11 +327,11 @@ def vma_merge_existing_range(mm: "Mm", vma: Vma, start: int, end: int, vm_flags:
     hooks.dup_anon_vma(next_, vma)
     with hooks.anon_vma_lock(next_):
         if whole:
-            mm.remove(vma)
+            mm.resize(next_, start, next_.vm_end, pgoff, vma)
         else:
             split_huge_pmd_if_needed(mm, start)
             vma.vm_end = start
-        mm.resize(next_, start, next_.vm_end, pgoff)
+            mm.resize(next_, start, next_.vm_end, pgoff)
     if whole:
         _drop_merged(mm, vma)
     return next_
