@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from rmaplab.mm.exit import exit_mmap
 from rmaplab.mm.fault_steps import map_new_page
 from rmaplab.mm.flags import PMD_SHIFT, VM_DONTCOPY, VM_LOCKED_MASK, VM_SHARED, VM_WIPEONFORK
+from rmaplab.mm.hooks import ForkRefused
 from rmaplab.mm.huge_pmd import split_huge_pmd
 from rmaplab.mm.pagetable import ENTRY_SHIFT, GUARD, KIND_MASK, PRESENT, WRITE, guards, tables_in
+from rmaplab.mm.slab import AllocationFailure
 from rmaplab.mm.swap import copy_nonpresent_pte
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def dup_mm(oldmm: "Mm") -> "Mm":
         # the child's locks are nested and nobody waits for them yet, so they are taken where somebody looks only
         with kernel.locks.mmap_write(oldmm), kernel.locks.mmap_write(mm) if kernel.special else nullcontext():
             _dup_mmap(mm, oldmm)
-    except Exception:
+    except (AllocationFailure, ForkRefused):
         exit_mmap(mm)
         raise
     mm.brk = oldmm.brk
@@ -48,7 +50,7 @@ def _dup_mmap(mm: "Mm", oldmm: "Mm") -> None:
                 vma.anon_vma = None  # the child starts unfaulted
             else:
                 hooks.anon_vma_fork(vma, pvma)
-        except Exception:
+        except (AllocationFailure, ForkRefused):
             hooks.vm_area_free(vma)
             raise
         vma.vm_flags &= ~VM_LOCKED_MASK
