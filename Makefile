@@ -24,7 +24,7 @@ bench: $(VENV)/.installed-dev
 
 # accept the CLI output of now as what the golden tests expect; read the diff before you commit it
 golden: $(VENV)/.installed-dev
-	$(BIN)/pytest -q tests/test_golden.py --accept-golden
+	$(BIN)/pytest -q tests/test_golden.py tests/check/test_check_command.py --accept-golden
 	git diff --stat -- tests/golden
 
 clean:

@@ -25,7 +25,7 @@ from rmaplab.errors import UserError
 __all__ = ["VERSION", "Replay", "decode", "digest", "encode"]
 
 VERSION = 1
-MOST = 20_000
+MOST = 50_000
 """Choices at most: no execution has more."""
 
 _TAG = "rmaplab"

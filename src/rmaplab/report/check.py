@@ -34,15 +34,25 @@ def check_text(results: Sequence[CheckResult]) -> str:
 
 
 def _table(results: Sequence[CheckResult]) -> list[str]:
-    world = min(max(len(name) for name in ["world", *(r.world for r in results)]), 23)
-    design = WIDTH - 39 - world
-    lines = [f"{'world':<{world}} {'design':<{design}} {'verdict':<14} {'traces':>8} {'blocked':>7} {'/s':>6}"]
+    """A row for each design in each world; where both names do not fit, the world stands above its rows"""
+    names = WIDTH - len(_numbers("", "", "", ""))
+    world = max(len(name) for name in ["world", *(r.world for r in results)]) + 1
+    grouped = world + max(len(name) for name in ["design", *(r.design for r in results)]) > names
+    head = "world, design" if grouped else f"{'world':<{world}}design"
+    lines = [f"{head:<{names}}{_numbers('verdict', 'traces', 'blocked', '/s')}"]
+    above = ""
     for r in results:
-        lines.append(
-            f"{_cut(r.world, world):<{world}} {_cut(r.design, design):<{design}} {r.verdict:<14} {r.traces:>8,} "
-            f"{r.blocked:>7,} {_rate(r):>6}".rstrip()
-        )
+        if grouped and r.world != above:
+            above = r.world
+            lines.append(above)
+        head = f"  {r.design}" if grouped else f"{r.world:<{world}}{r.design}"
+        numbers = _numbers(r.verdict, f"{r.traces:,}", f"{r.blocked:,}", _rate(r))
+        lines.append(f"{_cut(head, names):<{names}}{numbers}")
     return lines
+
+
+def _numbers(verdict: str, traces: str, blocked: str, rate: str) -> str:
+    return f" {verdict:<14}{traces:>9}{blocked:>8}{rate:>7}"
 
 
 def _rate(result: CheckResult) -> str:
