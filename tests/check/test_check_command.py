@@ -2,7 +2,12 @@
 """`rmaplab check` as its users see it: verdicts, pictures, replay, exit status; bad input is one line, status 2."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +205,6 @@ def test_a_failing_model_is_told(two: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_job_that_dies_is_told(two: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     monkeypatch.setattr(checking, "_check", lambda *arguments: os._exit(9))
     one_line(run("anon_vma", "--world", two), "anon_vma in world two-faults", "status 9")
 
@@ -410,3 +413,25 @@ def test_table_of_mutants() -> None:
         (row,) = [line for line in text.splitlines() if line.startswith(f"{mutant.name} ")]
         assert row.split()[1:] == ["walk-misses-pte", "1,234", "-", "7", "12+13"]
     assert f"{len(MUTANTS)} of {len(found)} not found" in text
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_ctrl_c_gives_the_verdicts_so_far(two: str, tmp_path: Path, whole_group: bool) -> None:
+    """A terminal signals all processes, `kill` only one; a job that goes on, a traceback, a proof of half a world."""
+    big = tmp_path / "big.toml"
+    writes = ", ".join(f"'A: write p{i}', 'A: munmap p{i} 1'" for i in range(4))
+    big.write_text(f"[big]\nsetup = ['A: mmap p0 8']\ncpu0 = [{writes}]\ncpu1 = [{writes}]\ncpu2 = [{writes}]")
+    command = [sys.executable, "-m", "rmaplab", "check", "anon_vma", "--world", two, "--world", str(big), "--jobs", "1"]
+    command += ["--explorer", "random", "--budget", "300"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        time.sleep(4)
+        if whole_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted after" in flat(out) and "PROVED" not in out
+    assert err.splitlines() == ["rmaplab: interrupted; the verdicts are those so far; 1 not begun"]

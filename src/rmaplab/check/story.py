@@ -153,13 +153,15 @@ class _Names:
         text = re.sub(r"\b[A-Z]\w*[0-9]\b", lambda match: self.new.get(match[0], match[0]), text)
         text = re.sub(r"\bptl (\w+) ([0-9]+)", lambda m: f"page table of {m[1]} ({page_name(int(m[2]) << 9)})", text)
         text = re.sub(r"\bpte (0x[0-9a-f]+)", lambda m: f"pte {page_name(int(m[1], 16))}", text)
-        # the kind of a lock and of the object that it is in, often the same
-        return re.sub(r"\b(?:vma|anon_vma|folio) ([a-z_]+[0-9]+)\b", r"\1", text)
+        # the kind of a lock, and the object that it is in: often one word too many
+        return re.sub(r"\b(vma|anon_vma|folio) ([a-z_]+[0-9]+)\b", _lock_name, text)
 
     def lock(self, text: str) -> str:
         """A lock that somebody holds."""
         kind, _, rest = text.partition(" ")
-        what = self.tell(text).removeprefix(f"{kind} ").removeprefix("page table of ")
+        what = self.tell(text).removeprefix(f"{kind} ")
+        for words in ("page table of ", "the rmap lock of "):
+            what = what.removeprefix(words)
         return f"{_KINDS[kind]} {what}" if kind in _KINDS and rest else self.tell(text)
 
     def place(self, location: Location) -> str:
@@ -191,6 +193,11 @@ class _Names:
         named = (self.by_id.get(id(getattr(value, slot, None))) for slot in slots)
         parts = [f"{slot} {name}" for slot, name in zip(slots, named, strict=True) if name]
         return f"{kind} ({', '.join(parts)})" if parts else kind
+
+
+def _lock_name(match: re.Match[str]) -> str:
+    kind, name = match[1], match[2]
+    return f"the rmap lock of {name}" if kind == "anon_vma" and name.startswith("folio") else name
 
 
 def _processes(execution: Any) -> dict[int, str]:
