@@ -17,7 +17,7 @@ from typing import Any
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
 from rmaplab.designs.gki import LazyLock, LazyMark
 from rmaplab.designs.lazy_root import mapping_base
-from rmaplab.designs.lazy_walk import locked_places, unlocked_places
+from rmaplab.designs.lazy_walk import locked_places, pinned_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
@@ -111,7 +111,7 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
     def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """The VMAs at the address that the index is."""
         if isinstance(pinned, PinnedMm) and self.pin_locks_vmas:
-            yield from pinned.places
+            yield from pinned_places(pinned.places, folio)
             return
         while isinstance(folio.mapping, Mm):
             with self._mapped_mm(folio, pinned) as mm:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
-from rmaplab.designs.lazy_walk import Place, locked_places, unlocked_places
+from rmaplab.designs.lazy_walk import Place, locked_places, pinned_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
@@ -195,7 +195,7 @@ class LazyRootDesign(AnonVmaDesign):
     def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """A lazy folio: the VMAs of the root's mm at the address that base and index give, each under its VMA lock."""
         if isinstance(pinned, Pinned) and self.pin_locks_vmas:
-            yield from pinned.places
+            yield from pinned_places(pinned.places, folio)
             return
         while isinstance(folio.mapping, Vma):
             with self._mapped_root(folio, pinned) as root:

@@ -7,7 +7,7 @@ What keeps a VMA as it is while the walk looks at it is the question (Q4, Q10, Q
 relies on another one, as the hook form does on the lock that its lazy VMAs share.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,7 +18,7 @@ from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.vma import Vma
 
-__all__ = ["Place", "locked_places", "unlocked_places"]
+__all__ = ["Place", "locked_places", "pinned_places", "unlocked_places"]
 
 Place = tuple[Vma, int, Any]
 """A VMA, the address of the folio's first page in it, and the VMA's lock, held: whoever gets it lets it go."""
@@ -69,3 +69,12 @@ def unlocked_places(
             address = vma_address(vma, folio.index, folio.nr_pages) if belongs(vma) else None
             if address is not None:
                 yield vma, address
+
+
+def pinned_places(places: Iterable[tuple[Vma, int]], folio: Folio) -> Iterator[tuple[Vma, int]]:
+    """Where in the VMAs of `places`, pinned for a folio, this one of its pages is that it was split into meanwhile; or
+    the same places."""
+    for vma, _ in places:
+        address = vma_address(vma, folio.index, folio.nr_pages)
+        if address is not None:
+            yield vma, address
