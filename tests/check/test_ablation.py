@@ -31,6 +31,13 @@ def test_hooks_of_the_mail_are_needed(hook: int) -> None:
     assert len(verdict.failure.history) <= 6
 
 
+def test_without_hook_1_an_inherited_neighbour_is_taken_for_an_anon_vma() -> None:
+    """The series marks VMAs at fork, too (TREE_PARENT), so it is not just mainline without hook 1."""
+    failure = ablate("anon_vma_lazy", [1], histories=0).failure
+    assert failure is not None
+    assert failure.name == "bad-dereference" and "TreeParent" in failure.text
+
+
 def test_without_hook_1_nothing_is_lazy() -> None:
     """Hook 1 is what makes VMAs lazy: without it nothing breaks and nothing is saved, which must be said."""
     verdict = ablate("gki", [1], histories=20)
@@ -41,13 +48,15 @@ def test_without_hook_1_nothing_is_lazy() -> None:
 
 NOT_NEEDED = {
     # nothing is lazy without it
-    *((design, 1) for design in ("anon_vma_lazy", "gki", "gki_mm", "gki_nofork", "gki_sync")),
+    *((design, 1) for design in ("gki", "gki_mm", "gki_nofork", "gki_sync")),
     # mainline locks the shared lock instead: that is what it is for
     *((design, 13) for design in ("gki", "gki_mm", "gki_nofork", "gki_sync")),
     # mainline finds an empty tree and takes the shared lock: more contention and fewer merges, nothing wrong
     ("gki_mm", 7),
     # who has read folio->mapping but not pinned the mm yet: a race
     ("gki_mm", 15),
+    # a fork while a page is under migration
+    ("vma_set", 17),
 }
 """docs/claims.md gives the reasons."""
 

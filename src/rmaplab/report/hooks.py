@@ -101,13 +101,14 @@ def _call(text: str) -> list[str]:
 
 def sets_text(design: str, sets: Sequence[tuple[str, list[int], list[int], int]]) -> str:
     """The smallest sets of hooks found: rows (restrictions, needed, dropped, histories)."""
-    lines = [
-        "smallest set of hooks found, dropping one after another, last first",
-        f"  {'assuming':<34}needed for {design}",
-    ]
-    for assume, needed, _, histories in sets:
-        lines.append(f"  {assume or 'nothing':<34}{' '.join(map(str, needed))}  ({histories} histories each)")
-    return "\n".join(line for long in lines for line in wrap(long, " " * 36))
+    lines = wrap(
+        f"smallest set of hooks found for {design}, dropping one after another, last first "
+        f"({sets[0][3]} random histories each)",
+        "  ",
+    )
+    lines.append(f"  {'assuming':<20}needed")
+    lines += [f"  {assume or 'nothing':<20}{' '.join(map(str, needed))}" for assume, needed, _, _ in sets]
+    return "\n".join(lines)
 
 
 def matrix_text(design: str, numbers: Sequence[int], rows: Sequence[tuple[str, Sequence[Verdict]]]) -> str:

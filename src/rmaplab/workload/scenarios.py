@@ -17,8 +17,8 @@ _FIXED = fl.MREMAP_MAYMOVE | fl.MREMAP_FIXED
 _THERE = SMALL + 32  # where mremap moves to
 
 
-def _mmap(pages: int = 4, first: int = SMALL) -> Op:
-    return Op(1, "mmap", (first, pages, PROT_RW, fl.MAP_FIXED, ANONYMOUS))
+def _mmap(pages: int = 4, first: int = SMALL, process: int = 1) -> Op:
+    return Op(process, "mmap", (first, pages, PROT_RW, fl.MAP_FIXED, ANONYMOUS))
 
 
 def _store(process: int = 1, *, first: int = SMALL, pages: int = 4, token: int = 1) -> Op:
@@ -49,6 +49,14 @@ SCENARIOS: Mapping[str, tuple[Op, ...]] = MappingProxyType(
     {
         # hooks 1, 2, 3: a page, found again (3); 12: and by memory failure
         "write": (_mmap(), _store(), Op(1, "poison", (SMALL,))),
+        # hook 1 of a design that marks VMAs at fork, too: the first fault beside an inherited VMA looks at its mark
+        "first fault beside an inherited VMA": (
+            _mmap(),
+            _store(),
+            _fork(2),
+            _mmap(2, SMALL + 4, 2),
+            _store(2, first=SMALL + 4, pages=2, token=2),
+        ),
         # hook 4: who migrates a page pins what it names, for both walks
         "migrate": (_mmap(), _store(), Op(1, "migrate", (SMALL, 4))),
         # hooks 5, 6: the child's entry is found from the parent's folio
