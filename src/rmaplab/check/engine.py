@@ -376,6 +376,14 @@ class Run:
         for monitor in self.monitors:
             monitor.owed.discard((mm, vpn))
 
+    def visit(self, place: Location | None) -> None:
+        """The running task is in a page table from now on: ("tables", mm, index), or in none."""
+        task = self.task
+        assert task is not None
+        if task.visiting is not None:
+            self.touch((task.visiting[1], task.visiting[0]), READ)  # whoever frees tables looks who is there
+        task.visiting = place
+
     # --- objects
 
     def name(self, obj: Any) -> str:

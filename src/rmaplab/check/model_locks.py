@@ -205,7 +205,7 @@ class CheckedLocks:
             run.point(f"unlock {lock.location[1]}")
         if lock.owner is not None:
             run.alive(lock.owner)
-        task.visiting = None
+        run.visit(None)
         if write and lock.kind == "mmap_lock":
             mine = [vma_lock for mm_lock, vma_lock in task.vma_writes if mm_lock is lock]
             task.vma_writes = [pair for pair in task.vma_writes if pair[0] is not lock]
@@ -326,7 +326,7 @@ class CheckedLocks:
                 LOCK_RULE, f"{task.name} walks the page tables of {name} with neither mmap, VMA nor rmap lock"
             )
         guard = self._acquire(lock, True)
-        task.visiting = ("tables", name, i)
+        run.visit(("tables", name, i))
         return guard
 
     def _keeps_tables(self, task: Task, mm: Any, name: str) -> bool:

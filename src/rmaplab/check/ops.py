@@ -270,9 +270,8 @@ class Machine:
     def _entry(self, mm: Mm, vpn: int) -> int | None:
         """What the hardware finds in the page tables. They are not freed under it: the TLB is flushed before"""
         table = mm.pgd.get(vpn >> 9)
-        task = self.kernel.run.task
-        if task is not None:
-            task.visiting = None
+        if self.kernel.run.task is not None:
+            self.kernel.run.visit(None)
         if isinstance(table, int):
             return table + ((vpn & 511) << ENTRY_SHIFT)
         return None if table is None else table.get(vpn)

@@ -136,7 +136,7 @@ class _Own(_Field):
             return self
         run = _active
         if run is not None and run.task is not None:
-            location = (type(obj).__name__, self.group)
+            location = (type(obj).__name__.lower(), self.group)
             if location not in run.footprint:
                 run.point(f"{location[0]} {location[1]}")
             run.touch(location, WRITE)
@@ -427,7 +427,7 @@ class WatchedPgd(dict):  # type: ignore[type-arg]
         locked = any(held.kind == "ptl" and held.location[1].startswith(f"ptl {name} ") for held in task.held)
         if not locked and not _mmap(run, self.mm, True):
             run.point(f"{'write' if write else 'read'} {name} page-table directory")
-            task.visiting = ("tables", name, i)
+            run.visit(("tables", name, i))
         run.touch((name, "tables"), WRITE if write else READ)
 
     def get(self, i: int, default: Any = None) -> Any:
@@ -588,9 +588,14 @@ def _tree_clear(run: Run, mm: Any) -> None:
 
 
 def _swap_access(run: Run, swap: Any, *args: Any) -> None:
-    """Under the cluster's or the swap cache's own lock: each call is atomic, all of one device"""
+    """Under the cluster's or the swap cache's own lock: each call is atomic, all of one device. The swap cache holds a
+    reference of each of its folios"""
     run.point("swap slots and swap cache")
     run.touch(("swap", "slots"), WRITE)
+    for arg in args:
+        for folio in arg if isinstance(arg, list) else (arg,):
+            if isinstance(folio, Folio):
+                run.touch((run.name(folio), "counts"), WRITE)
 
 
 def _counts(run: Run, folio: Any, *args: Any) -> None:
@@ -632,6 +637,7 @@ _MODEL: dict[type, dict[str, tuple[type[_Field], str]]] = {
     },
     Mm: {"vmas": (_Tree, "tree"), "starts": (_Tree, "tree"), "pgd": (_Const, "pgd"), "count": (_Atomic, "count")},
     Ksm: {"items": (_Own, "items"), "nodes": (_Own, "items")},
+    Swap: dict.fromkeys(("cache", "counts", "from_ksm", "reading", "slot_of"), (_Own, "slots")),
     StableNode: {"folio": (_Atomic, "folio"), "items": (_Plain, "items")},
 }
 
@@ -649,6 +655,7 @@ _METHODS: dict[type, dict[str, Callable[..., None]]] = {
             "add_to_swap",
             "add_to_swap_cache",
             "delete_from_swap_cache",
+            "remove_mapping",
             "replace",
             "split",
             "folio_free_swap",
