@@ -126,10 +126,16 @@ class Ksm:
         contents = self.kernel.mem.contents
         if contents is None:
             return True
-        entries = self._entry(one, one_address), self._entry(other, other_address)
-        if entries[0] is None or entries[1] is None:
+        pfns = self._pfn(one, one_address), self._pfn(other, other_address)
+        if pfns[0] is None or pfns[1] is None:
             return False
-        return contents.get(entries[0] >> ENTRY_SHIFT, 0) == contents.get(entries[1] >> ENTRY_SHIFT, 0)
+        return contents.get(pfns[0], 0) == contents.get(pfns[1], 0)
+
+    def _pfn(self, mm: "Mm", address: int) -> int | None:
+        """The frame at `address`; the kernel has remembered the page instead"""
+        with self.kernel.locks.mmap_read(mm), self.kernel.locks.page_table(mm, address):
+            entry = self._entry(mm, address)
+        return None if entry is None else entry >> ENTRY_SHIFT
 
     def _merge_first(self, mm: "Mm", address: int, held: list[Folio]) -> StableNode | None:
         """Make the page at `address` a KSM folio, if it is none yet (try_to_merge_one_page without a kpage)."""
