@@ -18,6 +18,7 @@ COMMANDS = {
     "compare-help": ["compare", "--help"],
     "truth-help": ["truth", "--help"],
     "hooks-help": ["hooks", "--help"],
+    "check-help": ["check", "--help"],
     "info": ["info", "redis"],
     "info-json": ["info", "redis", "--json"],
     "compare": ["compare", "redis"],
