@@ -159,10 +159,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "anon_vma_fork: anon_vma before its AVC",
         _DESIGN + "anon_vma_fork",
-        "    anon_vma = self._anon_vma_alloc()\n    anon_vma.num_active_vmas += 1\n"
-        "    avc = AnonVmaChain(vma, anon_vma)\n    self._avcs.alloc(avc)",
-        "    anon_vma = AnonVma()\n    anon_vma.num_active_vmas += 1\n"
-        "    avc = AnonVmaChain(vma, anon_vma)\n    self._avcs.alloc(avc)\n    self._anon_vmas.alloc(anon_vma)",
+        "        anon_vma = self._anon_vma_alloc()\n        anon_vma.num_active_vmas += 1\n"
+        "        avc = self._avcs.alloc(AnonVmaChain(vma, anon_vma))",
+        "        anon_vma = AnonVma()\n        anon_vma.num_active_vmas += 1\n"
+        "        avc = self._avcs.alloc(AnonVmaChain(vma, anon_vma))\n        self._anon_vmas.alloc(anon_vma)",
         "random",
     ),
     Mutation(
@@ -189,10 +189,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "__anon_vma_prepare: AVC before the anon_vma",
         _DESIGN + "anon_vma_prepare",
-        "    self._avcs.alloc(avc)\n    anon_vma = self._find_mergeable(vma)\n    if anon_vma is None:\n"
-        "        anon_vma = self._new_root()",
-        "    anon_vma = self._find_mergeable(vma)\n    if anon_vma is None:\n        anon_vma = self._new_root()\n"
-        "    self._avcs.alloc(avc)",
+        "    avc: AnonVmaChain | None = self._avcs.alloc(AnonVmaChain(vma, None))  # type: ignore[arg-type]\n"
+        "    anon_vma = self._find_mergeable(vma)\n    allocated: AnonVma | None = None\n"
+        "    if anon_vma is None:\n        try:\n            anon_vma = allocated = self._new_root()\n",
+        "    anon_vma = self._find_mergeable(vma)\n    allocated = self._new_root() if anon_vma is None else None\n"
+        "    avc = self._avcs.alloc(AnonVmaChain(vma, None))\n"
+        "    if anon_vma is None:\n        try:\n            anon_vma = allocated\n",
         "random",
     ),
     Mutation(
@@ -310,8 +312,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "unlink_anon_vmas: an empty anon_vma before its AVC",
         _DESIGN + "unlink_anon_vmas",
-        "    self._put(avc.anon_vma)\n        self._avcs.free(avc)",
-        "    self._avcs.free(avc)\n        self._put(avc.anon_vma)",
+        "    self._put(anon_vma)\n        self._avcs.free(avc)",
+        "    self._avcs.free(avc)\n        self._put(anon_vma)",
         "random",
     ),
     Mutation(
@@ -484,15 +486,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "munmap: all VMAs are unlinked before the first is freed",
         "mm.mmap:do_munmap",
-        "        _unmap_and_unlink(mm, vmas)\n        for vma in vmas:",
+        "        _clear_ptes(mm, vmas)\n        for vma in vmas:",
         "        for vma in vmas:\n            mm.kernel.hooks.unlink_anon_vmas(vma)",
         "random",
     ),
     Mutation(
         "mmap over others: they are freed after the new VMA is made",
         "mm.mmap:mmap_region",
-        "        _unmap_and_unlink(mm, replaced)",
-        "        _unmap_and_unlink(mm, replaced)\n"
+        "        _clear_ptes(mm, replaced)",
+        "        _clear_ptes(mm, replaced)\n"
         "        for old in replaced:\n            hooks.vm_area_free(old)\n        replaced = []",
         "random",
     ),
@@ -732,15 +734,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         "random",
     ),
     # --- kernel/fork.c
-    Mutation("fork: VM_DONTCOPY", "mm.fork:dup_mm", "if pvma.vm_flags & VM_DONTCOPY:", "if False:", "random"),
+    Mutation("fork: VM_DONTCOPY", "mm.fork:_dup_mmap", "if pvma.vm_flags & VM_DONTCOPY:", "if False:", "random"),
     Mutation(
         "fork: VM_WIPEONFORK starts unfaulted",
-        "mm.fork:dup_mm",
+        "mm.fork:_dup_mmap",
         "if vma.vm_flags & VM_WIPEONFORK:",
         "if False:",
         "random",
     ),
-    Mutation("fork: clears VM_LOCKED", "mm.fork:dup_mm", "vma.vm_flags &= ~VM_LOCKED_MASK", "pass", "random"),
+    Mutation("fork: clears VM_LOCKED", "mm.fork:_dup_mmap", "vma.vm_flags &= ~VM_LOCKED_MASK", "pass", "random"),
     Mutation("fork: the child's break is the parent's", "mm.fork:dup_mm", "mm.brk = oldmm.brk", "pass", "random"),
     Mutation(
         "fork: guard markers of a file mapping are copied (fork_copies_file_guards)",
@@ -967,15 +969,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "fault: a read of small pages prepares nothing",
-        "mm.fault:_read_fault",
-        "if _huge_possible(mm, vma, address) and",
+        "mm.fault_steps:read_fault",
+        "if huge_possible(mm, vma, address) and",
         "if",
         "hand: small_zero_page",
     ),
     Mutation(
         "fault: a read where a huge page fits prepares",
-        "mm.fault:_read_fault",
-        "vmf_anon_prepare(vma)",
+        "mm.fault_steps:read_fault",
+        "vmf_anon_prepare(vma, vma_locked)",
         "pass",
         "hand: huge_zero_page",
     ),
@@ -1061,8 +1063,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "exit_mmap: all VMAs are unlinked before the first is freed",
         "mm.exit:exit_mmap",
-        "        hooks.unlink_anon_vmas(vma)\n        for vma in mm.vmas:\n            hooks.vm_area_free(vma)",
-        "        hooks.unlink_anon_vmas(vma)\n            hooks.vm_area_free(vma)",
+        "        free_pgtables(mm, mm.vmas)\n        tlb_finish_mmu(kernel, batch)\n        for vma in mm.vmas:\n",
+        "        for vma in mm.vmas:\n            kernel.hooks.unlink_anon_vmas(vma)\n",
         "random",
     ),
     Mutation(
