@@ -8,9 +8,11 @@ so, has promised nothing.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from rmaplab.check.engine import Run
+from rmaplab.check.footprint import READ
 from rmaplab.check.machine import CheckedKernel
 from rmaplab.check.ops import page_name
 from rmaplab.check.violation import WALK_MISSES_PTE, WALK_WRONG_VMA, Violation
@@ -34,6 +36,13 @@ class _Monitor:
                 if entry & KIND_MASK == PRESENT and first <= entry >> ENTRY_SHIFT < last:
                     self.owed.add((mm, vpn))
         kernel.run.task = task
+        kernel.run.touch((kernel.run.name(folio), "counts"), READ)  # an entry comes and goes with its count
+        self.touch(kernel.run)
+
+    def touch(self, run: Run) -> None:
+        """What is still owed depends on these entries."""
+        for mm, vpn in self.owed:
+            run.touch((run.name(mm), f"pte {vpn:#x}"), READ)
 
     def visit(self, run: Run, folio: Folio, vma: Vma, address: int) -> None:
         """The walk looks at `vma` from `address` on."""
@@ -59,9 +68,11 @@ def watch_walks(kernel: CheckedKernel, run: Run) -> None:
         monitor = _Monitor(kernel, folio)
         run.monitors.append(monitor)
         try:
-            for vma, address in original(folio, pinned, locked):
-                monitor.visit(run, folio, vma, address)
-                yield vma, address
+            with closing(original(folio, pinned, locked)) as places:
+                for vma, address in places:
+                    monitor.visit(run, folio, vma, address)
+                    yield vma, address
+            monitor.touch(run)
             monitor.owed = {
                 place for place in monitor.owed if run.trees[place[0]].find(place[1] << 12, place[1] + 1 << 12)
             }
