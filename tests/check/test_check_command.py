@@ -435,3 +435,30 @@ def test_ctrl_c_gives_the_verdicts_so_far(two: str, tmp_path: Path, whole_group:
     assert process.returncode == 130, err
     assert "interrupted after" in flat(out) and "PROVED" not in out
     assert err.splitlines() == ["rmaplab: interrupted; the verdicts are those so far; 1 not begun"]
+
+
+def test_a_lock_order_that_no_single_execution_shows(two: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is first takes two locks, each CPU in its own order: the cycle needs what another execution has shown,
+    and so does its replay."""
+
+    def take(self: Any, mm: Any, vpn: int, *words: str) -> None:
+        run, locks = self.kernel.run, self.kernel.locks
+        if run.task is None:
+            return
+        run.write(mm, "flag")
+        if getattr(self, "first", None) is not None:
+            return
+        self.first = run.task
+        kinds = ("folio", "anon_vma") if vpn & 1 else ("anon_vma", "folio")
+        one, other = (locks._lock(kind, "x") for kind in kinds)
+        with locks._acquire(one, True), locks._acquire(other, True):
+            pass
+
+    monkeypatch.setattr(ops.Machine, "_write", take)
+    result = run("gki", "--world", two)
+    assert result.exit_code == 1, result.stdout
+    replay = replay_of(result.stdout)
+    assert replay.count(":") == 5 and replay.endswith((":anon_vma.folio", ":folio.anon_vma"))
+    again = run("--replay", replay)
+    assert again.exit_code == 1 and "lock-order: CPU" in again.stdout
+    assert run("--replay", replay.rpartition(":")[0]).exit_code != 1
