@@ -36,13 +36,7 @@ class _Monitor:
                 if entry & KIND_MASK == PRESENT and first <= entry >> ENTRY_SHIFT < last:
                     self.owed.add((mm, vpn))
         kernel.run.task = task
-        kernel.run.touch((kernel.run.name(folio), "counts"), READ)  # an entry comes and goes with its count
-        self.touch(kernel.run)
-
-    def touch(self, run: Run) -> None:
-        """What is still owed depends on these entries."""
-        for mm, vpn in self.owed:
-            run.touch((run.name(mm), f"pte {vpn:#x}"), READ)
+        kernel.run.touch((kernel.run.name(folio), "places"), READ)
 
     def visit(self, run: Run, folio: Folio, vma: Vma, address: int) -> None:
         """The walk looks at `vma` from `address` on."""
@@ -72,7 +66,7 @@ def watch_walks(kernel: CheckedKernel, run: Run) -> None:
                 for vma, address in places:
                     monitor.visit(run, folio, vma, address)
                     yield vma, address
-            monitor.touch(run)
+            run.touch((run.name(folio), "places"), READ)
             monitor.owed = {
                 place for place in monitor.owed if run.trees[place[0]].find(place[1] << 12, place[1] + 1 << 12)
             }

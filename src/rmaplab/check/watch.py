@@ -22,6 +22,7 @@ from rmaplab.check.violation import LOCK_RULE, Violation
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.ksm import Ksm
 from rmaplab.mm.mm import Mm
+from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT
 from rmaplab.mm.stable_node import StableNode
 from rmaplab.mm.swap import Swap
 from rmaplab.mm.vma import Vma
@@ -313,6 +314,13 @@ class WatchedMap(dict):  # type: ignore[type-arg]
 # --- page tables
 
 
+def _places(run: Run, mm: Any, *entries: int) -> None:
+    """Where a folio is mapped changes: a walk that begins or ends now depends on it."""
+    for entry in entries:
+        if entry & KIND_MASK == PRESENT:
+            run.touch((run.name(mm.kernel.mem.pages[entry >> ENTRY_SHIFT]), "places"), WRITE)
+
+
 class WatchedTable(dict):  # type: ignore[type-arg]
     """A page table: written under its lock; read under it, or without as pte_get_lockless does."""
 
@@ -352,11 +360,12 @@ class WatchedTable(dict):  # type: ignore[type-arg]
                 LOCK_RULE, f"{run.task.name} writes an entry of {run.name(self.pgd.mm)} without its page-table lock"
             )
 
-    def _write(self, vpn: int) -> None:
+    def _write(self, vpn: int, entry: int = 0) -> None:
         run = _now()
         if run is not None:
             self._may_write(run)
             run.touch((run.name(self.pgd.mm), f"pte {vpn:#x}"), WRITE)
+            _places(run, self.pgd.mm, entry, dict.get(self, vpn, 0))
             run.pte_changed(self.pgd.mm, vpn)
 
     def get(self, vpn: int, default: Any = None) -> Any:
@@ -378,7 +387,7 @@ class WatchedTable(dict):  # type: ignore[type-arg]
         return dict.__contains__(self, vpn)
 
     def __setitem__(self, vpn: int, entry: int) -> None:
-        self._write(vpn)
+        self._write(vpn, entry)
         dict.__setitem__(self, vpn, entry)
 
     def __delitem__(self, vpn: int) -> None:
@@ -442,8 +451,22 @@ class WatchedPgd(dict):  # type: ignore[type-arg]
         self.touched(False, i)  # type: ignore[arg-type]
         return dict.__contains__(self, i)
 
-    def __setitem__(self, i: int, value: Any) -> None:
+    def _changes(self, i: int, value: Any = None) -> None:
         self.touched(True)
+        run = _now()
+        if run is not None:
+            _places(run, self.mm, *(e for e in (value, dict.get(self, i)) if isinstance(e, int)))
+
+    def __delitem__(self, i: int) -> None:
+        self._changes(i)
+        dict.__delitem__(self, i)
+
+    def pop(self, i: int, *default: Any) -> Any:
+        self._changes(i)
+        return dict.pop(self, i, *default)
+
+    def __setitem__(self, i: int, value: Any) -> None:
+        self._changes(i, value)
         if isinstance(value, dict) and not isinstance(value, WatchedTable):
             value = WatchedTable(value, self, i)
         elif isinstance(value, WatchedTable) and (value.pgd is not self or value.i != i):
@@ -453,8 +476,7 @@ class WatchedPgd(dict):  # type: ignore[type-arg]
 
 for _name in ("__iter__", "__len__", "items", "keys", "values"):
     setattr(WatchedPgd, _name, _reader(_name))
-for _name in ("__delitem__", "pop", "clear"):
-    setattr(WatchedPgd, _name, _writer(_name))
+WatchedPgd.clear = _writer("clear")  # type: ignore[method-assign]
 
 
 # --- the VMA tree
