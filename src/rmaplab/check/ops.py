@@ -182,7 +182,9 @@ class Machine:
     def prepare(self, operation: Operation) -> None:
         """Find the folio that a kernel operation is about, before the CPUs start: a walk of the LRU finds it without
         the page tables."""
-        if operation.name in _OF_KERNEL and operation.name not in ("ksm", "collapse"):
+        if operation.name in ("ksm", "collapse"):
+            self._enter(operation)
+        elif operation.name in _OF_KERNEL:
             mm = self.mms.get(operation.args[0])
             self.targets[operation] = None if mm is None else self._folio(mm, operation.args[1])
 
@@ -205,7 +207,9 @@ class Machine:
                 if mm is not None:
                     method(mm, *args)
             elif name in ("ksm", "collapse"):
-                method(*args)
+                if operation not in self.targets:
+                    self._enter(operation)
+                method(operation)
             else:
                 if operation not in self.targets:
                     self.prepare(operation)
@@ -318,18 +322,26 @@ class Machine:
     def _poison(self, folio: Folio) -> None:
         memory_failure(self.kernel, folio.pfn)
 
-    def _ksm(self, one: str, vpn: int, other: str, other_vpn: int) -> None:
-        if one in self.mms and other in self.mms:
-            mms = self.mms[one], self.mms[other]
-            for mm in mms:
-                self.kernel.mmgrab(mm)  # __ksm_enter
-            self.kernel.ksm.merge(mms[0], vpn << PAGE, mms[1], other_vpn << PAGE)
-            for mm in mms:
-                self.kernel.mmdrop(mm)
+    def _enter(self, operation: Operation) -> None:
+        """ksmd and khugepaged know the mm since madvise, and hold it (__ksm_enter, __khugepaged_enter: mmgrab)"""
+        names = [name for name in operation.args if isinstance(name, str)]
+        mms = [self.mms[name] for name in names if name in self.mms]
+        for mm in mms:
+            self.kernel.mmgrab(mm)
+        self.targets[operation] = mms if len(mms) == len(names) else []
 
-    def _collapse(self, process: str, vpn: int) -> None:
-        mm = self.mms.get(process)
-        if mm is not None:
-            self.kernel.mmgrab(mm)  # __khugepaged_enter
-            collapse_huge_page(mm, vpn << PAGE)
+    def _leave(self, operation: Operation) -> None:
+        for mm in self.targets.pop(operation):
             self.kernel.mmdrop(mm)
+
+    def _ksm(self, operation: Operation) -> None:
+        _, vpn, _, other_vpn = operation.args
+        if self.targets[operation]:
+            one, other = self.targets[operation]
+            self.kernel.ksm.merge(one, vpn << PAGE, other, other_vpn << PAGE)
+        self._leave(operation)
+
+    def _collapse(self, operation: Operation) -> None:
+        for mm in self.targets[operation]:
+            collapse_huge_page(mm, operation.args[1] << PAGE)
+        self._leave(operation)

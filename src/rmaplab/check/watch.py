@@ -591,6 +591,13 @@ def _tree_insert(run: Run, mm: Any, vma: Any) -> None:
     run.trees[mm].store(vma.vm_start, vma.vm_end, vma)
 
 
+def _tree_insert_below(run: Run, mm: Any, new: Any, vma: Any, address: int, *args: Any) -> None:
+    _tree(run, mm, True)
+    _vma_rule(run, vma, "range", True)
+    run.plain(vma, "range", True)
+    run.trees[mm].store(new.vm_start, address, new)
+
+
 def _tree_remove(run: Run, mm: Any, vma: Any) -> None:
     _tree(run, mm, True)
     run.trees[mm].forget(vma)
@@ -666,6 +673,7 @@ _MODEL: dict[type, dict[str, tuple[type[_Field], str]]] = {
 _METHODS: dict[type, dict[str, Callable[..., None]]] = {
     Mm: {
         "insert": _tree_insert,
+        "insert_below": _tree_insert_below,
         "remove": _tree_remove,
         "resize": _tree_resize,
         "clear": _tree_clear,

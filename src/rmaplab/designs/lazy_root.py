@@ -126,9 +126,9 @@ class LazyRootDesign(AnonVmaDesign):
             vma.reserved2 = LazyRoot(base)
             if self.root_pins_mm:
                 self.kernel.mmgrab(vma.vm_mm)
-        elif lazy.base != base:
-            if lazy.refs > 1:
-                return False
+        elif lazy.refs > 1:
+            return False
+        else:
             lazy.base = base
         return True
 

@@ -94,6 +94,14 @@ class Mm:
         self.starts.clear()
         self.vmas.clear()
 
+    def insert_below(self, new: "Vma", vma: "Vma", address: int, pgoff: int) -> None:
+        """Put `new` in the tree where `vma` began, which begins at `address` and `pgoff` now: one store."""
+        i = bisect_left(self.starts, vma.vm_start)
+        self.starts[i] = vma.vm_start = address
+        vma.vm_pgoff = pgoff
+        self.starts.insert(i, new.vm_start)
+        self.vmas.insert(i, new)
+
     def pte_alloc(self, i: int) -> PageTable:
         """The table at index `i`, where no PMD entry is; a new empty one if there was none (pte_alloc).
 

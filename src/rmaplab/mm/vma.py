@@ -125,10 +125,10 @@ def split_vma(mm: "Mm", vma: Vma, address: int, new_below: bool) -> Vma:
     with hooks.anon_vma_lock(vma):  # vma_prepare
         split_huge_pmd_if_needed(mm, address)
         if new_below:
-            mm.resize(vma, address, vma.vm_end, pgoff)
+            mm.insert_below(new, vma, address, pgoff)
         else:
             vma.vm_end = address
-        mm.insert(new)
+            mm.insert(new)
     return new
 
 
