@@ -50,6 +50,7 @@ class ModelLock:
     owner: the object that it lies in, if that may be freed
     writer: the task that holds it exclusively; readers: those that share it
     released: clock of the last exclusive release; read_released: joined clocks of the shared ones since
+    ordered, read_ordered: the same of :attr:`Task.ordered`
     history: (task, mode bit) -> clock of its last step that did that to the lock
     """
 
@@ -61,6 +62,8 @@ class ModelLock:
     readers: "list[Task]" = field(default_factory=list)
     released: Clock | None = None
     read_released: Clock | None = None
+    ordered: Clock | None = None
+    read_ordered: Clock | None = None
     history: dict[tuple[int, int], Clock] = field(default_factory=dict)
 
     def free_for(self, write: bool) -> bool:
@@ -87,6 +90,8 @@ class Pending:
 class Task:
     """One CPU's work.
 
+    clock: per task, how many of its steps happened before, as far as that can be told from what depends on what
+    ordered: the same, as far as locks, and atomic reads of what was written, have ordered it: for data races
     held: locks in order of acquisition; rcu, lockless: depth of such sections; life: operations that it has begun
     """
 
@@ -95,6 +100,7 @@ class Task:
     greenlet: Any = None
     pending: Pending | None = None
     clock: Clock = field(default_factory=list)
+    ordered: Clock = field(default_factory=list)
     held: list[ModelLock] = field(default_factory=list)
     vma_writes: list[tuple[ModelLock, ModelLock]] = field(default_factory=list)  # (mmap lock, VMA lock)
     rcu: int = 0
@@ -145,7 +151,9 @@ class _Seen:
     write: Clock | None = None
     writer: int = -1
     reads: dict[int, Clock] = field(default_factory=dict)
-    locked_reads: dict[int, Clock] = field(default_factory=dict)  # those that said nothing of being lockless
+    ordered: Clock | None = None  # of the last atomic write
+    plain_write: tuple[int, int] = (-1, 0)  # task, number of its step
+    plain_reads: dict[int, int] = field(default_factory=dict)
 
 
 class Run:
@@ -158,7 +166,7 @@ class Run:
 
     def __init__(self, names: list[str], *, fail: int = 0, tryfail: int = 0, report: bool = False) -> None:
         count = len(names)
-        self.tasks = [Task(i, name, clock=[0] * count) for i, name in enumerate(names)]
+        self.tasks = [Task(i, name, clock=[0] * count, ordered=[0] * count) for i, name in enumerate(names)]
         self.task: Task | None = None  # who runs
         self.main = getcurrent()
         self.trace: list[Step] = []
@@ -219,6 +227,8 @@ class Run:
         clock = before.copy()
         clock[index] += 1
         task.clock = clock
+        task.ordered = task.ordered.copy()
+        task.ordered[index] = clock[index]
         task.outcome = outcome
         self.footprint = {}
         self.base = before
@@ -277,8 +287,11 @@ class Run:
         if self.report:
             self.notes.append(text)
 
-    def touch(self, location: Location, mode: int) -> None:
-        """The running step reads or writes `location`, ordered after what conflicts with it."""
+    def touch(self, location: Location, mode: int, acquire: bool = True, release: bool = True) -> None:
+        """The running step reads or writes `location`, ordered after what conflicts with it.
+
+        acquire: what the last writer did before is seen from now on; release: a write lets others see what was done
+        """
         footprint = self.footprint
         old = footprint.get(location, 0)
         if old & mode == mode:
@@ -290,6 +303,10 @@ class Run:
         seen = self._seen.get(location)
         if seen is None:
             seen = self._seen[location] = _Seen()
+        if acquire and seen.ordered is not None:
+            join(task.ordered, seen.ordered)
+        if release and mode & WRITE:
+            seen.ordered = task.ordered
         if seen.write is not None and seen.write is not clock:
             join(clock, seen.write)
         if mode & WRITE:
@@ -297,7 +314,6 @@ class Run:
                 if read is not clock:
                     join(clock, read)
             seen.reads = {}
-            seen.locked_reads = {}
             seen.write = clock
             seen.writer = task.index
         else:
@@ -330,11 +346,12 @@ class Run:
     def write(self, obj: Any, group: str) -> None:
         """An atomic write of a field."""
         location = (self.name(obj), group)
-        if self._last_read != location:
+        update = self._last_read == location
+        if not update:
             self.point(f"write {location[0]}.{group}")
         self._last_read = None
         self.alive(obj)
-        self.touch(location, WRITE)
+        self.touch(location, WRITE, update)
 
     def plain(self, obj: Any, group: str, write: bool) -> None:
         """An access that a lock must order with those of other tasks; it is no scheduling point."""
@@ -348,20 +365,20 @@ class Run:
             self.touch(location, READ)
             return
         self.alive(obj)
-        seen = self._seen.get(location)
-        if seen is not None:
-            clock = task.clock
-            if seen.writer >= 0 and seen.writer != task.index:
-                assert seen.write is not None
-                if seen.write[seen.writer] > clock[seen.writer]:
-                    self._race(location, write, self.tasks[seen.writer], True)
-            if write:
-                for reader, read in seen.locked_reads.items():
-                    if reader != task.index and read[reader] > clock[reader]:
-                        self._race(location, write, self.tasks[reader], False)
-        self.touch(location, WRITE if write else READ)
-        if not write:
-            self._seen[location].locked_reads[task.index] = task.clock
+        self.touch(location, WRITE if write else READ, False, False)
+        seen = self._seen[location]
+        index, ordered = task.index, task.ordered
+        writer, number = seen.plain_write
+        if writer != index and writer >= 0 and ordered[writer] < number:
+            self._race(location, write, self.tasks[writer], True)
+        if write:
+            for reader, number in seen.plain_reads.items():
+                if reader != index and ordered[reader] < number:
+                    self._race(location, write, self.tasks[reader], False)
+            seen.plain_write = index, ordered[index]
+            seen.plain_reads = {}
+        else:
+            seen.plain_reads[index] = ordered[index]
 
     def _race(self, location: Location, write: bool, other: Task, other_wrote: bool) -> None:
         assert self.task is not None

@@ -187,9 +187,13 @@ class CheckedLocks:
         clock = task.clock
         if lock.released is not None:
             join(clock, lock.released)
+        if lock.ordered is not None:
+            join(task.ordered, lock.ordered)
         if write:
             if lock.read_released is not None:
                 join(clock, lock.read_released)
+            if lock.read_ordered is not None:
+                join(task.ordered, lock.read_ordered)
             lock.writer = task
         else:
             lock.readers.append(task)
@@ -219,9 +223,14 @@ class CheckedLocks:
         if write:
             lock.writer = None
             lock.released = clock
-            lock.read_released = None
+            lock.read_released = lock.read_ordered = None
+            lock.ordered = task.ordered
         else:
             lock.readers.remove(task)
+            if lock.read_ordered is None:
+                lock.read_ordered = task.ordered.copy()
+            else:
+                join(lock.read_ordered, task.ordered)
             if lock.read_released is None:
                 lock.read_released = clock.copy()
             else:

@@ -180,10 +180,14 @@ class Machine:
         self._file = File("file")
 
     def prepare(self, operation: Operation) -> None:
-        """Find the folio that a kernel operation is about, before the CPUs start: a walk of the LRU finds it without
-        the page tables."""
+        """Find what a kernel operation is about, before the CPUs start: a folio, as a walk of the LRU finds it without
+        the page tables; or the address spaces, which ksmd and khugepaged hold from madvise on."""
         if operation.name in ("ksm", "collapse"):
-            self._enter(operation)
+            mms = [self.mms.get(name) for name in operation.args[::2]]
+            self.targets[operation] = mms
+            for mm in mms:
+                if mm is not None:
+                    self.kernel.mmgrab(mm)  # __ksm_enter, __khugepaged_enter
         elif operation.name in _OF_KERNEL:
             mm = self.mms.get(operation.args[0])
             self.targets[operation] = None if mm is None else self._folio(mm, operation.args[1])
@@ -206,16 +210,12 @@ class Machine:
                 mm = self.mms.get(operation.process)
                 if mm is not None:
                     method(mm, *args)
-            elif name in ("ksm", "collapse"):
-                if operation not in self.targets:
-                    self._enter(operation)
-                method(operation)
             else:
                 if operation not in self.targets:
                     self.prepare(operation)
-                folio = self.targets.get(operation)
-                if folio is not None:
-                    method(folio)
+                target = self.targets.get(operation)
+                if target is not None:
+                    method(target, *args) if name in ("ksm", "collapse") else method(target)
         except (AllocationFailure, ForkRefused):
             return  # -ENOMEM, -EAGAIN
 
@@ -334,14 +334,18 @@ class Machine:
         for mm in self.targets.pop(operation):
             self.kernel.mmdrop(mm)
 
-    def _ksm(self, operation: Operation) -> None:
-        _, vpn, _, other_vpn = operation.args
-        if self.targets[operation]:
-            one, other = self.targets[operation]
+    def _ksm(self, mms: list[Mm | None], _: str, vpn: int, __: str, other_vpn: int) -> None:
+        one, other = mms
+        if one is not None and other is not None:
             self.kernel.ksm.merge(one, vpn << PAGE, other, other_vpn << PAGE)
-        self._leave(operation)
+        self._drop(mms)
 
-    def _collapse(self, operation: Operation) -> None:
-        for mm in self.targets[operation]:
-            collapse_huge_page(mm, operation.args[1] << PAGE)
-        self._leave(operation)
+    def _collapse(self, mms: list[Mm | None], _: str, vpn: int) -> None:
+        if mms[0] is not None:
+            collapse_huge_page(mms[0], vpn << PAGE)
+        self._drop(mms)
+
+    def _drop(self, mms: list[Mm | None]) -> None:
+        for mm in mms:
+            if mm is not None:
+                self.kernel.mmdrop(mm)
