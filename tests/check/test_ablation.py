@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Hooks taken out of designs: what the seed mail says is needed, is; what a restriction makes needless, is not."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from click.testing import CliRunner
 
@@ -9,7 +12,11 @@ from rmaplab.check.history import Failure, run_history, shrink
 from rmaplab.cli import main
 from rmaplab.designs.registry import make_design
 from rmaplab.errors import UserError
+from rmaplab.mm.folio import Folio
+from rmaplab.mm.hooks import Hooks
+from rmaplab.mm.vma import Vma
 from rmaplab.workload.random_ops import Op
+from rmaplab.workload.scenarios import SCENARIOS
 from rmaplab.workload.walk_ops import generate
 from tests.support.designs import DESIGNS
 
@@ -68,7 +75,7 @@ def test_scenarios_show_every_hook_that_is_needed(design: str) -> None:
         verdict = ablate(design, [hook], histories=0)
         assert (verdict.failure is None) == ((design, hook) in NOT_NEEDED), (hook, verdict.failure)
         if verdict.failure is not None:
-            assert len(verdict.failure.history) <= 8
+            assert len(verdict.failure.history) <= 10
             assert verdict.scenarios
 
 
@@ -96,6 +103,27 @@ def test_restrictions_hold_for_scenarios_too() -> None:
     """Without fork nothing needs hook 5, and a scenario must not smuggle one in."""
     assert ablate("gki", [5], ["never-fork"], histories=0).failure is None
     assert ablate("gki", [5], histories=0).failure is not None
+
+
+def test_a_walk_without_end_is_a_violation() -> None:
+    """A design that tries again until the folio has another name, which without the hook it never gets: a run that
+    hangs instead of a verdict."""
+
+    def spins() -> Hooks:
+        design: Any = make_design("anon_vma")
+
+        def walk(folio: Folio, *_: object) -> Iterator[tuple[Vma, int]]:
+            while folio.mapping is not None:
+                with design.kernel.locks.rcu_read():
+                    pass
+            yield from ()
+
+        design.rmap_walk_anon = walk
+        return design  # type: ignore[no-any-return]
+
+    failure = run_history(spins, SCENARIOS["write"])
+    assert failure is not None
+    assert failure.name == "step-bound"
 
 
 def test_no_mremap_is_not_enough_to_drop_hook_9() -> None:

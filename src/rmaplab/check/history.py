@@ -2,13 +2,16 @@
 """Runs one random history under a design, asks the oracle after every operation, and shrinks what fails."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
-from rmaplab.check.violation import BAD_DEREFERENCE, KERNEL_BUG, USE_AFTER_FREE, Violation
+from rmaplab.check.violation import BAD_DEREFERENCE, KERNEL_BUG, STEP_BOUND, USE_AFTER_FREE, Violation
 from rmaplab.designs.anon_vma import AnonVma
 from rmaplab.mm.bug import KernelBug
 from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.kernel import Kernel
+from rmaplab.mm.locks import CountingLocks
 from rmaplab.mm.slab import UseAfterFree
 from rmaplab.workload.random_ops import Op
 from rmaplab.workload.walk_ops import WalkWorld
@@ -16,6 +19,25 @@ from rmaplab.workload.walk_ops import WalkWorld
 __all__ = ["Failure", "run_history", "shrink"]
 
 DesignFactory = Callable[[], Hooks]
+
+SECTIONS = 100_000  # RCU read sections; an operation and its check need some thousands
+
+
+class _EndingLocks(CountingLocks):
+    """Locks that notice a loop without end, such as a walk that tries again until somebody renames the folio: one
+    operation at a time, nobody does."""
+
+    __slots__ = ("sections",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sections = 0
+
+    def rcu_read(self) -> AbstractContextManager[Any]:
+        self.sections += 1
+        if self.sections > SECTIONS:
+            raise Violation(STEP_BOUND, f"more than {SECTIONS} RCU read sections in one operation: it does not end")
+        return super().rcu_read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +53,11 @@ def run_history(factory: DesignFactory, history: Sequence[Op]) -> Failure | None
     """Apply `history` to a fresh kernel with a fresh design, checking after every operation, then let all exit."""
     done = 0
     try:
-        kernel = Kernel(factory(), contents=True)
+        locks = _EndingLocks()
+        kernel = Kernel(factory(), locks=locks, contents=True)
         world = WalkWorld(kernel)
         for done, op in enumerate(history, 1):  # noqa: B007
+            locks.sections = 0
             world.apply(op)
             world.check()
         world.exit_all()
