@@ -86,6 +86,8 @@ class _Section:
         task = self.run.task
         assert task is not None
         if self.attribute == "rcu" and not task.rcu:
+            if ("rcu", "grace period") in self.run.footprint:
+                self.run.point("rcu_read_lock")  # between two sections a grace period may end
             task.rcu_since += 1
             self.run.touch(("rcu", "grace period"), READ)
         setattr(task, self.attribute, getattr(task, self.attribute) + 1)
@@ -94,6 +96,8 @@ class _Section:
         task = self.run.task
         if task is not None:
             setattr(task, self.attribute, getattr(task, self.attribute) - 1)
+            if self.attribute == "rcu":
+                self.run.touch(("rcu", "grace period"), READ)
 
 
 class _Nothing:
@@ -184,6 +188,8 @@ class CheckedLocks:
                 todo += [b for a, b in self.order if a == kind]
 
     def _take(self, task: Task, lock: ModelLock, write: bool) -> None:
+        if lock.owner is not None:
+            self.run.alive(lock.owner)
         clock = task.clock
         if lock.released is not None:
             join(clock, lock.released)
@@ -268,8 +274,11 @@ class CheckedLocks:
     def vma_start_read(self, vma: Any) -> Any:
         if self.run.task is None:
             return _NOTHING
-        self.run.alive(vma)
-        attached = lambda: any(other is vma for other in vma.raw_mm().raw_vmas())  # noqa: E731
+
+        def attached() -> bool:
+            self.run.alive(vma)
+            return any(other is vma for other in vma.raw_mm().raw_vmas())
+
         return self._try(self._lock("vma", self.run.name(vma)), False, attached)
 
     def vma_start_write(self, vma: Any) -> None:

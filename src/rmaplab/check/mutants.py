@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from rmaplab.check.mutant import Mutant, Patch, patch, without
+from rmaplab.check.mutant import Change, Mutant, Patch, patch, without
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaChain
+from rmaplab.designs.anon_vma_lazy import TreeParent
 from rmaplab.mm.folio import Folio
+from rmaplab.mm.mm import Mm
 from rmaplab.mm.slab import AllocationFailure
 from rmaplab.mm.vma import Vma
 
@@ -195,6 +197,80 @@ def _no_split_lock(design: Any) -> None:
     design.split_lock = lambda pinned: nullcontext()
 
 
+def _recheck_late(design: Any) -> None:
+    @contextmanager
+    def read(folio: Folio) -> Iterator[AnonVma | None]:
+        locks = design.kernel.locks
+        guard = None
+        with locks.rcu_read():
+            anon_vma = folio.mapping
+            if isinstance(anon_vma, AnonVma) and folio.mapcount:
+                guard = locks.anon_vma_trylock_read(anon_vma)
+        with nullcontext() if guard is None else guard:
+            yield anon_vma if guard is not None and folio.mapcount else None
+
+    design._folio_lock_anon_vma_read = read
+
+
+# --- mistakes in the lazy designs
+
+
+def _root_not_held(design: Any) -> None:
+    @contextmanager
+    def mapped_root(folio: Folio, pinned: Any = None) -> Iterator[Vma | None]:
+        with design.kernel.locks.rcu_read():
+            root = folio.mapping
+            mapped = isinstance(root, Vma) and (pinned is not None or folio.mapcount > 0)
+        yield root if mapped else None
+
+    design._mapped_root = mapped_root
+
+
+def _mm_not_held(design: Any) -> None:
+    @contextmanager
+    def mapped_mm(folio: Folio, pinned: Any = None) -> Iterator[Any]:
+        with design.kernel.locks.rcu_read():
+            mm = folio.mapping
+            mapped = isinstance(mm, Mm) and (pinned is not None or folio.mapcount > 0)
+        yield mm if mapped else None
+
+    design._mapped_mm = mapped_mm
+
+
+def _upgrade_one(design: Any) -> None:
+    def upgrade(vma: Vma) -> None:
+        if design.lazy_root(vma) is not None:
+            design.link_all([vma], design._new_root())
+
+    design.upgrade = upgrade
+
+
+def _without_hook(*methods: str) -> Change:
+    def change(design: Any) -> None:
+        for method in methods:
+            setattr(design, method, lambda *args: None)
+
+    return change
+
+
+def _set(name: str, value: Any) -> Change:
+    def change(design: Any) -> None:
+        setattr(design, name, value)
+
+    return change
+
+
+def _not_counted(design: Any) -> None:
+    original = design.anon_vma_fork
+
+    def anon_vma_fork(vma: Vma, pvma: Vma) -> None:
+        original(vma, pvma)
+        if isinstance(vma.anon_vma, TreeParent):
+            vma.anon_vma.parent.num_active_vmas -= 1
+
+    design.anon_vma_fork = anon_vma_fork
+
+
 # --- mistakes in mm
 
 
@@ -350,13 +426,13 @@ MUTANTS: tuple[Mutant, ...] = (
         without("unlink_anon_vmas", "anon_vma_write"),
     ),
     Mutant(
-        "free-undrained",
+        "recheck-late",
         "anon_vma",
-        "anon_vma_free does not wait for those who hold the lock",
-        "the walk locks what is unlinked already, sees that the folio is not mapped, and lets go what was freed",
-        (8, 12),
+        "the walk asks whether the folio is still mapped after the RCU section, in which alone the lock's memory stays",
+        "the walk locks what is unlinked already; it is freed; the walk lets go of the lock",
+        (9, 9),
         ("referenced-munmap",),
-        without("_put", "anon_vma_drain"),
+        _recheck_late,
     ),
     Mutant(
         "child-first",
@@ -420,6 +496,132 @@ MUTANTS: tuple[Mutant, ...] = (
         (12, 10),
         ("reclaim-mremap-up", "migrate-mremap-up"),
         patches=(patch("mremap", "move_page_tables", "page_table"),),
+    ),
+    Mutant(
+        "lazy-walk-unlocked",
+        "gki_locked",
+        "the walk does not lock the VMAs that it looks at (hook 3)",
+        "it reads the range of a VMA that munmap changes",
+        (12, 0),
+        ("referenced-munmap", "reclaim-fork"),
+        without("rmap_walk_anon", "vma_start_read"),
+    ),
+    Mutant(
+        "lazy-mark-unlocked",
+        "gki_locked",
+        "a VMA is marked lazy without the page_table_lock (hook 1)",
+        "two first faults make it a root twice, and it is counted once too often",
+        (18, 18),
+        ("faults-same-vma",),
+        without("anon_vma_prepare", "page_table_lock"),
+    ),
+    Mutant(
+        "lazy-root-not-held",
+        "gki_locked",
+        "a walk does not hold the root VMA (hook 8)",
+        "the walk reads folio->mapping; munmap frees the VMA; the walk reads its base",
+        (6, 20),
+        ("referenced-munmap", "migrate-munmap"),
+        _root_not_held,
+    ),
+    Mutant(
+        "lazy-root-pins-no-mm",
+        "gki_locked",
+        "a root VMA does not hold its mm_struct",
+        "the walk holds the root; exit frees the mm; the walk looks into its VMA tree",
+        (9, 26),
+        ("referenced-exit", "reclaim-exit"),
+        _set("root_pins_mm", False),
+    ),
+    Mutant(
+        "lazy-upgrade-one",
+        "gki_locked",
+        "an upgrade links one VMA of the group, not all (hook 9)",
+        "half of a large folio moves, and all of it names an anon_vma that only that half is linked with",
+        (0, 30),
+        ("huge-mremap",),
+        _upgrade_one,
+    ),
+    Mutant(
+        "lazy-no-hook-6",
+        "gki_locked",
+        "fork shares folios that name the root VMA",
+        "fork; a walk from the root does not come to the child",
+        (0, 30),
+        ("reclaim-fork", "migrate-fork"),
+        _without_hook("try_dup_anon_rmap"),
+    ),
+    Mutant(
+        "lazy-no-hook-9",
+        "gki_locked",
+        "mremap does not upgrade",
+        "mremap; a walk looks at base + index, where the page lay before",
+        (0, 20),
+        ("reclaim-mremap-up", "migrate-mremap-down"),
+        _without_hook("copy_vma", "move_page_tables"),
+    ),
+    Mutant(
+        "lazy-no-hook-10",
+        "gki_locked",
+        "what comes back from the swap cache still names the root VMA",
+        "both processes map the page again; a walk from the root does not come to the child",
+        (25, 25),
+        ("swapin-both",),
+        _without_hook("folio_swapped_in"),
+    ),
+    Mutant(
+        "lazy-pin-unlocked",
+        "gki_locked",
+        "hook 4 does not hold the locks of the VMAs",
+        "migration replaces the entry, fork copies the migration entry, migration does not come to the child",
+        (38, 25),
+        ("migrate-fork",),
+        _set("pin_locks_vmas", False),
+    ),
+    Mutant(
+        "fork-vma-unlocked",
+        "gki_locked",
+        "fork does not lock the parent's VMAs for writing",
+        "as before: migration holds the VMA lock in vain",
+        (38, 25),
+        ("migrate-fork",),
+        patches=(patch("fork", "_dup_mmap", "vma_start_write"),),
+    ),
+    Mutant(
+        "mm-at-once",
+        "gki_mm_locked",
+        "an mm_struct is freed without a grace period (hook 15)",
+        "the walk reads folio->mapping; exit frees the mm; the walk takes a reference",
+        (6, 20),
+        ("referenced-exit", "migrate-exit"),
+        _set("mm_by_rcu", False),
+    ),
+    Mutant(
+        "mm-not-held",
+        "gki_mm_locked",
+        "a walk holds no reference of the mm (hook 4)",
+        "the walk reads folio->mapping and leaves the RCU section; exit frees the mm",
+        (6, 20),
+        ("referenced-exit", "migrate-exit"),
+        _mm_not_held,
+    ),
+    Mutant(
+        "mm-no-hook-9",
+        "gki_mm_locked",
+        "mremap does not upgrade",
+        "mremap; a walk looks at the address that the index is",
+        (0, 20),
+        ("reclaim-mremap-up",),
+        _without_hook("copy_vma", "move_page_tables"),
+    ),
+    Mutant(
+        "tree-parent-not-counted",
+        "anon_vma_lazy_locked",
+        "a TREE_PARENT VMA is not counted in num_active_vmas of its parent's anon_vma",
+        "fork, and the child exits: the count is too low",
+        (0, 40),
+        ("reclaim-grandchild", "cow-fork"),
+        _not_counted,
     ),
 )
 

@@ -513,6 +513,7 @@ def _tree(run: Run, mm: Any, write: bool) -> None:
             raise Violation(LOCK_RULE, f"{task.name} reads the VMA tree of {name} with neither mmap lock nor RCU")
         if (name, "tree") not in run.footprint:
             run.point(f"read the VMA tree of {name}")
+            run.alive(mm)
     run.touch((name, "tree"), READ)
 
 
@@ -664,7 +665,7 @@ _MODEL: dict[type, dict[str, tuple[type[_Field], str]]] = {
         "reserved2": (_Atomic, "reserved2"),
         "vm_mm": (_Const, "vm_mm"),
     },
-    Mm: {"vmas": (_Tree, "tree"), "starts": (_Tree, "tree"), "pgd": (_Const, "pgd"), "count": (_Atomic, "count")},
+    Mm: {"vmas": (_Tree, "tree"), "starts": (_Tree, "tree"), "pgd": (_Const, "pgd"), "count": (_Atomic, "count"), "users": (_Atomic, "users")},
     Ksm: {"items": (_Own, "items"), "nodes": (_Own, "items")},
     Swap: dict.fromkeys(("cache", "counts", "from_ksm", "reading", "slot_of"), (_Own, "slots")),
     StableNode: {"folio": (_Atomic, "folio"), "items": (_Plain, "items")},
