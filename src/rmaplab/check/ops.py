@@ -217,7 +217,9 @@ class Machine:
                 if target is not None:
                     method(target, *args) if name in ("ksm", "collapse") else method(target)
         except (AllocationFailure, ForkRefused):
-            return  # -ENOMEM, -EAGAIN
+            pass  # -ENOMEM, -EAGAIN
+        while self.kernel.exits:
+            exit_mmap(self.kernel.exits.pop())  # mmput_async's work
 
     # --- of a process
 
@@ -295,7 +297,7 @@ class Machine:
     def _exit(self, mm: Mm) -> None:
         name = next(name for name, other in self.mms.items() if other is mm)
         del self.mms[name]
-        exit_mmap(mm)
+        self.kernel.mmput_async(mm)
 
     # --- of the kernel
 

@@ -3,7 +3,7 @@
 
 At the start, the entries that map the folio are noted. Whatever changes meanwhile is struck out. What is left when the
 walk has come to its end by itself, it must have visited: `walk-misses-pte`. But for entries whose VMA has left its
-tree: somebody is about to take them away. A walk that was ended by its caller, or that could not get a lock and said
+tree, or whose process has no user left: somebody is about to take them away. A walk that was ended by its caller, or that could not get a lock and said
 so, has promised nothing.
 """
 
@@ -49,6 +49,13 @@ class _Monitor:
             raise Violation(WALK_WRONG_VMA, f"a walk visits {run.name(vma)} at {page_name(address >> 12)}, outside")
         self.owed -= {(mm, vpn) for vpn in range(address >> 12, end >> 12)}
 
+    def forgive(self, run: Run) -> None:
+        """What somebody is about to take away need not be visited: the VMA has left its tree, or the process its last
+        user."""
+        task, run.task = run.task, None
+        self.owed = {(mm, vpn) for mm, vpn in self.owed if mm.users and run.trees[mm].find(vpn << 12, (vpn + 1) << 12)}
+        run.task = task
+
 
 def watch_walks(kernel: CheckedKernel, run: Run) -> None:
     """Watch the walks of hook 3 on `kernel`."""
@@ -67,9 +74,7 @@ def watch_walks(kernel: CheckedKernel, run: Run) -> None:
                     monitor.visit(run, folio, vma, address)
                     yield vma, address
             run.touch((run.name(folio), "places"), READ)
-            monitor.owed = {
-                place for place in monitor.owed if run.trees[place[0]].find(place[1] << 12, place[1] + 1 << 12)
-            }
+            monitor.forgive(run)
             if monitor.owed:
                 mm, vpn = min(monitor.owed, key=lambda place: (place[0].ident, place[1]))
                 raise Violation(

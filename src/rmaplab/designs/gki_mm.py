@@ -17,7 +17,7 @@ from typing import Any
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
 from rmaplab.designs.gki import LazyLock, LazyMark
 from rmaplab.designs.lazy_root import mapping_base
-from rmaplab.designs.lazy_walk import locked_places, pinned_places, unlocked_places
+from rmaplab.designs.lazy_walk import EXITING, locked_places, pinned_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
@@ -51,7 +51,7 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
     name = "gki_mm"
     walk_locks_vma = False  # as in LazyRootDesign
     pin_locks_vmas = False
-    mm_by_rcu = False  # is an mm_struct's memory kept until a grace period has ended?
+    mm_by_rcu = False  # mm_struct's memory is kept until a grace period has ended, and who walks becomes a user of it
 
     def __init__(self, *, locks: int = 1, opt_in: str = "start") -> None:
         self.init_mark(locks, opt_in)
@@ -115,6 +115,8 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
             return
         while isinstance(folio.mapping, Mm):
             with self._mapped_mm(folio, pinned) as mm:
+                if mm is EXITING:
+                    return
                 if mm is not None:
                     yield from self._mm_walk(folio, mm, locked)
                     return
@@ -134,7 +136,7 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
                 yield vma, address
 
     @contextmanager
-    def _mapped_mm(self, folio: Folio, pinned: Any = None) -> Iterator[Mm | None]:
+    def _mapped_mm(self, folio: Folio, pinned: Any = None) -> Iterator[Any]:
         """The mm that a lazy folio names, held: by the caller, or else taken if the folio is mapped (mmgrab, if that is
         still possible)."""
         if pinned is not None:
@@ -143,9 +145,15 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         with self.kernel.locks.rcu_read():
             mm = folio.mapping
             held = isinstance(mm, Mm) and folio.mapcount > 0 and mm.try_grab()
+        user = held and self.mm_by_rcu and mm.mmget_not_zero()
         try:
-            yield mm if held and folio.mapcount else None
+            if held and self.mm_by_rcu and not user:
+                yield EXITING
+            else:
+                yield mm if held and folio.mapcount else None
         finally:
+            if user:
+                self.kernel.mmput_async(mm)
             if held:
                 self.kernel.mmdrop(mm)
 
@@ -156,6 +164,8 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         anon_vma."""
         while isinstance(folio.mapping, Mm):
             with self._mapped_mm(folio) as mm:
+                if mm is EXITING:
+                    raise WalkContended
                 if mm is not None:
                     return self._pin(folio, mm)
             if not folio.mapcount:
@@ -165,6 +175,8 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
     def _pin(self, folio: Folio, mm: Mm) -> PinnedMm:
         pinned = PinnedMm(mm)
         self.kernel.mmgrab(mm)
+        if self.mm_by_rcu:
+            mm.mmget_not_zero()  # the caller is a user already
         if not self.pin_locks_vmas:
             return pinned
         try:
@@ -185,6 +197,8 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         for guard in pinned.guards:
             with guard:
                 pass
+        if self.mm_by_rcu:
+            self.kernel.mmput_async(pinned.mm)
         self.kernel.mmdrop(pinned.mm)
 
     # --- hook 5

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
-from rmaplab.designs.lazy_walk import Place, locked_places, pinned_places, unlocked_places
+from rmaplab.designs.lazy_walk import EXITING, Place, locked_places, pinned_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
@@ -69,7 +69,8 @@ class LazyRootDesign(AnonVmaDesign):
     walk_locks_vma: a walk holds the lock of each VMA that it looks at (vma_start_read), and gives up where it cannot
         get it; otherwise it holds :meth:`walk_lock`
     pin_locks_vmas: hook 4 holds the locks of all VMAs that may map the folio until it puts them
-    root_pins_mm: a root VMA holds its mm_struct (mmgrab)
+    root_pins_mm: a root VMA holds its mm_struct (mmgrab), and who walks becomes a user of it (mmget_not_zero), since
+        exit_mmap frees VMAs without RCU
     """
 
     objects: ClassVar = (*AnonVmaDesign.objects, LazyRoot)
@@ -141,7 +142,7 @@ class LazyRootDesign(AnonVmaDesign):
         root = self.lazy_root(vma)
         if root is None:
             return
-        alone = root.reserved2.refs == 2
+        alone = root.reserved2.refs == (2 if root is vma else 1)
         members = [vma] if alone else [m for m in vma.vm_mm.vmas if self.lazy_root(m) is root]
         self.link_all(members, self._new_root())
 
@@ -199,6 +200,8 @@ class LazyRootDesign(AnonVmaDesign):
             return
         while isinstance(folio.mapping, Vma):
             with self._mapped_root(folio, pinned) as root:
+                if root is EXITING:
+                    return
                 if root is not None:
                     yield from self._group_walk(folio, root, locked)
                     return
@@ -227,18 +230,24 @@ class LazyRootDesign(AnonVmaDesign):
         return locked_places(root.vm_mm, root.reserved2.base, folio, self._in_group(root))
 
     @contextmanager
-    def _mapped_root(self, folio: Folio, pinned: Any = None) -> Iterator[Vma | None]:
+    def _mapped_root(self, folio: Folio, pinned: Any = None) -> Iterator[Any]:
         """The root of a lazy folio, held: by the caller, or else taken if the folio is mapped. RCU keeps the VMA's
-        memory until it is held."""
+        memory until it is held. EXITING: its process is being torn down, and takes the entries with it."""
         if pinned is not None:
             yield folio.mapping
             return
         with self.kernel.locks.rcu_read():
             root = folio.mapping
             held = isinstance(root, Vma) and folio.mapcount > 0 and root.reserved2.try_get()
+        user = held and self.root_pins_mm and root.vm_mm.mmget_not_zero()
         try:
-            yield root if held and folio.mapcount else None
+            if held and self.root_pins_mm and not user:
+                yield EXITING
+            else:
+                yield root if held and folio.mapcount else None
         finally:
+            if user:
+                self.kernel.mmput_async(root.vm_mm)
             if held:
                 self._put_root(root)
 
@@ -249,6 +258,8 @@ class LazyRootDesign(AnonVmaDesign):
         unmaps, moves or forks it while it is under migration or being split. Or pins the anon_vma."""
         while isinstance(folio.mapping, Vma):
             with self._mapped_root(folio) as root:
+                if root is EXITING:
+                    raise WalkContended
                 if root is not None:
                     return self._pin(folio, root)
             if not folio.mapcount:
@@ -258,6 +269,8 @@ class LazyRootDesign(AnonVmaDesign):
     def _pin(self, folio: Folio, root: Vma) -> Pinned:
         pinned = Pinned(root)
         root.reserved2.refs += 1
+        if self.root_pins_mm:
+            root.vm_mm.mmget_not_zero()  # the caller is a user already
         if not self.pin_locks_vmas:
             return pinned
         try:
@@ -278,6 +291,8 @@ class LazyRootDesign(AnonVmaDesign):
         for guard in pinned.guards:
             with guard:
                 pass
+        if self.root_pins_mm:
+            self.kernel.mmput_async(pinned.root.vm_mm)
         self._put_root(pinned.root)
 
     # --- hook 6

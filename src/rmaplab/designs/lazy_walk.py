@@ -18,7 +18,10 @@ from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.vma import Vma
 
-__all__ = ["Place", "locked_places", "pinned_places", "unlocked_places"]
+__all__ = ["EXITING", "Place", "locked_places", "pinned_places", "unlocked_places"]
+
+EXITING = object()
+"""In place of what a folio names: its process has no users left."""
 
 Place = tuple[Vma, int, Any]
 """A VMA, the address of the folio's first page in it, and the VMA's lock, held: whoever gets it lets it go."""

@@ -58,16 +58,21 @@ class Kernel:
         self.special = contents or hooks.wants_removals
         self.file_guards = False
         self.mms_created = 0
+        self.exits: list[Mm] = []  # address spaces without users that are still to be torn down
         hooks.attach(self)
 
     def slab_cache(self, name: str, number: int, size: SlabSize | None) -> SlabCache:
         """Makes a cache; the checker's kernel has caches of its own kind."""
         return SlabCache(name, number, size)
 
-    def slab(self, name: str, object_size: int) -> SlabCache:
-        """A new cache of a design, for objects of `object_size` bytes (kmem_cache_create). For use in its attach()."""
+    def slab(self, name: str, object_size: int, *, rcu: bool = False) -> SlabCache:
+        """A new cache of a design, for objects of `object_size` bytes (kmem_cache_create). For use in its attach().
+
+        rcu: what is freed stays readable until a grace period has ended (kfree_rcu)
+        """
         slot_size = -(-object_size // _POINTER) * _POINTER
         cache = self.slab_cache(name, len(self.slabs), SlabSize(object_size, slot_size))
+        cache.rcu = rcu
         self.slabs = (*self.slabs, cache)
         return cache
 
@@ -85,6 +90,13 @@ class Kernel:
         mm.count -= 1
         if not mm.count:
             self.mm_free(mm)
+
+    def mmput_async(self, mm: Mm) -> None:
+        """Drop what :meth:`Mm.mmget_not_zero` took. If it was the last, the address space is torn down, by somebody else
+        (:attr:`exits`): whoever walks holds locks."""
+        mm.users -= 1
+        if not mm.users:
+            self.exits.append(mm)
 
     def mm_free(self, mm: Mm) -> None:
         """The mm_struct is freed; it is in no slab cache of ours."""

@@ -120,6 +120,14 @@ class Mm:
         self.count += 1
         return True
 
+    def mmget_not_zero(self) -> bool:
+        """Become a user, unless the last one is gone and the address space is being torn down. exit_mmap frees VMAs at
+        once, without RCU, and before the tree forgets them: to look into the tree, mm_count is not enough."""
+        if not self.users:
+            return False
+        self.users += 1
+        return True
+
     def anon_entries(self) -> Iterator[tuple[int, int]]:
         """(vpn, entry) of all page-table entries, in no order."""
         for i, table in self.pgd.items():
