@@ -62,6 +62,8 @@ NOT_NEEDED = {
     ("gki_mm", 7),
     # who has read folio->mapping but not pinned the mm yet: a race
     ("gki_mm", 15),
+    # entries that move while a walk looks at two records: a race
+    ("cow_context", 9),
     # a fork while a page is under migration
     ("vma_set", 17),
 }
@@ -81,10 +83,10 @@ def test_scenarios_show_every_hook_that_is_needed(design: str) -> None:
 
 @pytest.mark.parametrize(
     ("hook", "last", "name"),
-    [(6, "exit", "use-after-free"), (9, "execve", "walk-misses-pte"), (10, "load", "use-after-free")],
+    [(6, "exit", "use-after-free"), (10, "load", "use-after-free")],
 )
 def test_cases_of_cow_context_that_random_histories_lack(hook: int, last: str, name: str) -> None:
-    """A page of a grandparent when all above have gone, also from the swap cache; the moved stack of an execve."""
+    """A page of a grandparent when all above but the root have gone, also from the swap cache."""
     failure = ablate("cow_context", [hook], histories=0).failure
     assert failure is not None
     assert (failure.history[-1].name, failure.name) == (last, name)
@@ -192,7 +194,8 @@ def test_summary_of_several_designs() -> None:
     gki_mm, cow_context = (dict(zip(ALL_HOOKS, line.split()[1:], strict=True)) for line in lines[3:5])
     assert [gki_mm[n] for n in (1, 7, 8, 13, 15)] == ["l", "-", ".", "-", "-"]
     assert [cow_context[n] for n in (8, 14)] == [".", "."]
-    assert all(cell.isdigit() for n, cell in cow_context.items() if n not in (8, 14))
+    assert cow_context[9] == "-"
+    assert all(cell.isdigit() for n, cell in cow_context.items() if n not in (8, 9, 14))
 
 
 def test_no_summary_of_one_design() -> None:

@@ -14,10 +14,10 @@ from rmaplab.mm.slab import AllocationFailure, SlabCache, SlabSize
 
 __all__ = ["CheckedKernel"]
 
-BY_RCU = ("vm_area_struct", "anon_vma", "cow_context")
+BY_RCU = ("vm_area_struct", "anon_vma")
 """Caches whose freed objects stay readable until a grace period has ended: vm_area_struct through call_rcu, anon_vma
-through SLAB_TYPESAFE_BY_RCU."""
-TYPESAFE = ("anon_vma", "cow_context")
+through SLAB_TYPESAFE_BY_RCU. A design says it of its own (Kernel.slab)."""
+TYPESAFE = ("anon_vma",)
 """Of these, the freed memory may be a new object of the same type at once."""
 
 
@@ -69,7 +69,7 @@ class CheckedSlab(SlabCache):
     def free(self, obj: Any) -> None:
         super().free(obj)
         run = self.run
-        run.free(obj, groups_of(type(obj)), self.name in BY_RCU)
+        run.free(obj, groups_of(type(obj)), self.rcu or self.name in BY_RCU)
         if self.reuse and run.task is not None:
             run.touch(("slab", self.name), 2)
             self.free_list.append(obj)

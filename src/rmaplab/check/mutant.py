@@ -25,7 +25,7 @@ from rmaplab.check.world import World
 from rmaplab.designs.registry import make_design
 from rmaplab.mm.hooks import Hooks
 
-__all__ = ["EXPLORERS", "Finding", "Mutant", "Patch", "find_mutant", "mutants_table", "mutated", "patch", "without"]
+__all__ = ["EXPLORERS", "Finding", "Mutant", "Patch", "find_mutant", "mutated", "patch", "without"]
 
 EXPLORERS: dict[str, Callable[[Laboratory, Budget], Result]] = {
     "dpor": dpor.explore,
@@ -220,12 +220,27 @@ def find_mutant(mutant: Mutant, world: World, explorer: str, budget: Budget, *, 
 def _simple(
     laboratory: Laboratory, choices: Sequence[Choice], violation: Violation, seconds: float
 ) -> Sequence[Choice]:
+    """A simpler counterexample; one CPU alone, if that is enough."""
+    for task, _ in choices[-1:]:
+        alone = _alone(laboratory, task, violation.name)
+        if alone:
+            return alone
     order = dict(laboratory.order)
     run = reexecute(laboratory, choices, order=order)
     if run.violation is None:
         return choices
     schedule = simplest(laboratory, [Seen(run, order)], violation.name, time.monotonic() + seconds)
     return choices if schedule is None else schedule.choices
+
+
+def _alone(laboratory: Laboratory, task: int, name: str) -> list[Choice]:
+    execution = laboratory.execute()
+    run = execution.run
+    while run.violation is None and task in run.enabled():
+        execution.step(task)
+    violation = run.violation
+    execution.abandon()
+    return [(step.task, step.outcome) for step in run.trace] if violation and violation.name == name else []
 
 
 def _finding(
@@ -253,22 +268,3 @@ def _finding(
         text,
         steps,
     )
-
-
-def mutants_table(
-    mutants: Sequence[Mutant],
-    worlds: dict[str, World],
-    *,
-    explorers: Sequence[str] = tuple(EXPLORERS),
-    budget: Budget | None = None,
-    told: Callable[[Finding], None] = lambda finding: None,
-) -> list[Finding]:
-    """Look for each mutant in the first of its worlds, with each explorer. `told` hears of each as it comes."""
-    findings = []
-    for mutant in mutants:
-        for explorer in explorers:
-            world = worlds[mutant.worlds[0]]
-            finding = find_mutant(mutant, world, explorer, budget or Budget(executions=5000, seconds=30))
-            told(finding)
-            findings.append(finding)
-    return findings

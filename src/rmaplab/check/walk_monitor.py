@@ -3,8 +3,8 @@
 
 At the start, the entries that map the folio are noted. Whatever changes meanwhile is struck out. What is left when the
 walk has come to its end by itself, it must have visited: `walk-misses-pte`. But for entries whose VMA has left its
-tree, or whose process has no user left: somebody is about to take them away. A walk that was ended by its caller, or that could not get a lock and said
-so, has promised nothing.
+tree, or whose process has no user left: somebody is about to take them away. A walk that was ended by its caller, or
+that could not get a lock and said so, has promised nothing.
 """
 
 from collections.abc import Iterator

@@ -37,23 +37,21 @@ class PlainVmas:
 
     def vm_area_alloc(self, mm: Mm) -> Vma:
         """As mainline."""
-        vma = Vma(mm, 0, 0, 0, 0, None)
-        self.kernel.vm_area_struct.alloc(vma)
-        return vma
+        return self.kernel.vm_area_struct.alloc(Vma(mm, 0, 0, 0, 0, None))
 
     def vm_area_dup(self, orig: Vma, mm: Mm) -> Vma:
         """As mainline: the copy has the word of `orig` until hook 5 or 7 gives it one of its own."""
         vma = Vma(mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags, orig.vm_file)
         vma.anon_vma = orig.anon_vma
-        self.kernel.vm_area_struct.alloc(vma)
-        return vma
+        return self.kernel.vm_area_struct.alloc(vma)
 
     def vm_area_free(self, vma: Vma) -> None:
         """As mainline."""
         self.kernel.vm_area_struct.free(vma)
 
-    def copy_vma(self, vma: Vma, pgoff_kept: bool) -> None:
+    def copy_vma(self, vma: Vma, pgoff_kept: bool) -> bool | None:
         """Nothing: the index of a page moves with its VMA."""
+        return None
 
     def swapin_needs_copy(self, folio: Folio, vma: Vma) -> bool:
         """No: whoever names a swap slot got it by fork, with its index."""

@@ -162,8 +162,9 @@ class Hooks(Protocol):
         """`vma` has left its tree and is unlinked."""
 
     # Hook 9
-    def copy_vma(self, vma: "Vma", pgoff_kept: bool) -> None:
-        """mremap is about to move pages out of `vma` (before it looks for a VMA to merge with)."""
+    def copy_vma(self, vma: "Vma", pgoff_kept: bool) -> bool | None:
+        """mremap is about to move pages out of `vma` (before it looks for a VMA to merge with). True: entries must move
+        under what anon_vma_lock takes, since the order of the design's walks is not mainline's (need_rmap_locks)."""
 
     def move_page_tables(self, folio: "Folio", vma: "Vma", new_vma: "Vma") -> None:
         """mremap moves an entry that maps `folio` from `vma` to `new_vma`. Both page-table locks held."""

@@ -92,8 +92,8 @@ class Kernel:
             self.mm_free(mm)
 
     def mmput_async(self, mm: Mm) -> None:
-        """Drop what :meth:`Mm.mmget_not_zero` took. If it was the last, the address space is torn down, by somebody else
-        (:attr:`exits`): whoever walks holds locks."""
+        """Drop what :meth:`Mm.mmget_not_zero` took. If it was the last, the address space is torn down by somebody else
+        (:attr:`exits`), since who walks holds locks."""
         mm.users -= 1
         if not mm.users:
             self.exits.append(mm)

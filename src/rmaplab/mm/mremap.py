@@ -128,14 +128,14 @@ def _expand_in_place(mm: "Mm", vma: Vma, address: int, old_length: int, new_leng
 def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, dontunmap: bool) -> tuple[Vma, bool]:
     """The VMA that takes the pages of [address, address + length) of `vma` at `new_address`: an existing one that
     grows, or a copy; and whether a walk may come to it before it comes to `vma`, so that entries must move under the
-    rmap lock (copy_vma, need_rmap_locks)."""
+    rmap lock (copy_vma, need_rmap_locks): hook 9 says so, or it is so by the order of mainline's walks."""
     hooks = mm.kernel.hooks
     pgoff = vma.pgoff_at(address)
     faulted = True
     if vma.is_anonymous() and vma.anon_vma is None:
         pgoff = new_address >> PAGE_SHIFT  # nothing refers to the old offset yet
         faulted = False
-    hooks.copy_vma(vma, faulted)
+    need_rmap_locks = bool(hooks.copy_vma(vma, faulted))
     prev, next_ = mm.neighbours(new_address, new_address + length)
     if not faulted and dontunmap and mm.kernel.profile.dontunmap_keeps_source:
         prev = None if prev is vma else prev
@@ -153,7 +153,7 @@ def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, do
         copied_from=vma,
     )
     if new is not None:
-        return new, new.vm_pgoff <= vma.vm_pgoff
+        return new, need_rmap_locks or new.vm_pgoff <= vma.vm_pgoff
     new = hooks.vm_area_dup(vma, mm)
     new.vm_start = new_address
     new.vm_end = new_address + length
@@ -165,7 +165,7 @@ def copy_vma(mm: "Mm", vma: Vma, address: int, length: int, new_address: int, do
         raise
     mm.kernel.locks.vma_start_write(new)  # vma_link
     mm.insert(new)
-    return new, False
+    return new, need_rmap_locks
 
 
 def _move_vma(

@@ -60,7 +60,7 @@ class SlabCache:
     1
     """
 
-    __slots__ = ("fail", "live", "log", "name", "number", "size", "total")
+    __slots__ = ("fail", "live", "log", "name", "number", "rcu", "size", "total")
 
     def __init__(self, name: str, number: int, size: SlabSize | None = None) -> None:
         self.name = name
@@ -70,6 +70,7 @@ class SlabCache:
         self.total = 0  # allocations since the start
         self.log: list[tuple[int, int, Any]] | None = None  # (1 alloc / 0 free, cache number, object)
         self.fail = False  # the next allocation returns NULL
+        self.rcu = False  # freed memory stays until a grace period has ended (kfree_rcu)
 
     def alloc(self, obj: _Object) -> _Object:
         """Count `obj` as allocated, and return it (a checker: perhaps a freed one that has become what `obj` is).

@@ -63,6 +63,17 @@ SCENARIOS: Mapping[str, tuple[Op, ...]] = MappingProxyType(
         "fork": (_mmap(), _store(), _fork(2), _store(2, pages=1, token=2)),
         # hook 6 where the folio's object may die: a page of the grandparent, and both above have gone
         "grandchild": (_mmap(), _store(), _fork(2), _exit(), _fork(3, 2), _exit(2)),
+        # the same below a root that stays
+        "grandchild of a child": (
+            _mmap(),
+            _store(),
+            _fork(2),
+            _store(2, token=2),
+            _fork(3, 2),
+            _exit(2),
+            _fork(4, 3),
+            _exit(3),
+        ),
         # hook 7: a part of the VMA keeps its pages, and the whole when the parts are one again
         "split": (
             _mmap(),
@@ -122,6 +133,19 @@ SCENARIOS: Mapping[str, tuple[Op, ...]] = MappingProxyType(
             _fork(3, 2),
             _exit(2),
             Op(3, "load", (SMALL, 4)),
+        ),
+        # the same below a root that stays
+        "swap-in in the grandchild of a child": (
+            _mmap(),
+            _store(),
+            _fork(2),
+            _store(2, token=2),
+            _swap_out(2),
+            _fork(3, 2),
+            _exit(2),
+            _fork(4, 3),
+            _exit(3),
+            Op(4, "load", (SMALL, 4)),
         ),
         # hook 11: equal pages of one process, and of its child
         "KSM": (_mmap(), _MERGEABLE, _store(), _KSMD, _fork(2), _KSMD),
