@@ -46,9 +46,13 @@ def locked_places(mm: Mm, base: int, folio: Folio, belongs: Callable[[Vma], bool
         vma = found[0]
         if guard is None:
             raise WalkContended(mm)
-        if vma.vm_end <= position or vma.vm_start >= end:
+        changed = vma.vm_end <= position or vma.vm_start >= end
+        if vma.vm_start > position and not changed:  # before it is nothing, or what was split off it meanwhile
+            with locks.rcu_read():
+                changed = mm.vmas_in(position, end)[:1] != [vma]
+        if changed:
             with guard:
-                continue  # it was another one when it was found
+                continue
         position = vma.vm_end
         address = vma_address(vma, folio.index, folio.nr_pages) if belongs(vma) else None
         if address is not None:
