@@ -32,7 +32,8 @@ def test_seeded_fault_is_found(design: str, fault: Fault) -> None:
 def test_every_hook_has_a_fault(design: str) -> None:
     """A hook of a design for which nobody has tried what a mistake in it does."""
     faults = {fault.number for fault in FAULTS if fault.fits(design)}
-    assert {(design, hook) for hook in implemented_hooks(make_design(design)) if hook not in faults} <= NO_FAULT
+    form = design.removesuffix("_locked")
+    assert {(form, hook) for hook in implemented_hooks(make_design(design)) if hook not in faults} <= NO_FAULT
 
 
 def test_faults_table() -> None:
@@ -45,4 +46,5 @@ def test_faults_table() -> None:
     assert table[2].split() == ["design", *map(str, ALL_HOOKS), "after"]
     name, *cells, after = table[3].split()
     assert (name, after) == ("vma_set", "0")
+    assert cells.pop() == "."  # hook 17: no fork during a migration here
     assert all(0 < int(cell) <= SHORT for cell in cells), cells
