@@ -709,13 +709,21 @@ _METHODS: dict[type, dict[str, Callable[..., None]]] = {
 _LOOKUPS = ("vma_lookup", "find_vma", "vmas_in", "neighbours", "prev_next")
 
 
+_groups: dict[type, tuple[str, ...]] = {}  # while watching
+
+
 def groups_of(cls: type) -> tuple[str, ...]:
     """The location names of the watched fields of `cls`."""
+    known = _groups.get(cls)
+    if known is not None:
+        return known
     found: dict[str, None] = {}
     for base in cls.__mro__:
         for value in vars(base).values():
             if isinstance(value, _Field) and not isinstance(value, _Const):
                 found[value.group] = None
+    if _active is not None:
+        _groups[cls] = tuple(found)
     return tuple(found)
 
 
@@ -756,6 +764,7 @@ def watching(classes: Iterable[type]) -> Iterator[None]:
         yield
     finally:
         activate(None)
+        _groups.clear()
         for cls, name, original in reversed(saved):
             setattr(cls, name, original)
         for cls, name in ((Vma, "raw_mm"), (Mm, "raw_vmas"), (Mm, "raw_pgd")):

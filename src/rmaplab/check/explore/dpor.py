@@ -177,28 +177,27 @@ def _add_races(stack: list[_Node], trace: list[Step], waiting: list[Step]) -> No
 def _races(trace: list[Step], accesses: dict[Location, list[int]], step: Step) -> list[int]:
     """Earlier steps of others that conflict with `step` and are not ordered before it by anything else. What a lock
     that it waited for brought with it counts for all but the lock itself."""
-    found: list[int] = []
-    _candidates(trace, accesses, step, True, step.before, found)
-    _candidates(trace, accesses, step, False, step.base, found)
-    return found
-
-
-def _candidates(
-    trace: list[Step], accesses: dict[Location, list[int]], step: Step, locks: bool, clock: Clock, found: list[int]
-) -> None:
-    candidates: set[int] = set()
+    task = step.task
+    at_lock: set[int] = set()
+    elsewhere: set[int] = set()
     for location, mode in step.footprint.items():
-        if (mode & LOCK_MODES != 0) != locks or location not in accesses:
+        earlier = accesses.get(location)
+        if earlier is None:
             continue
+        clock, candidates = (step.before, at_lock) if mode & LOCK_MODES else (step.base, elsewhere)
         conflicts = CONFLICTS[mode]
-        for i in accesses[location]:
-            if not _before(trace[i], clock) and conflicts & trace[i].footprint[location]:
+        for i in earlier:
+            other = trace[i]
+            if other.task != task and not _before(other, clock) and conflicts & other.footprint[location]:
                 candidates.add(i)
-    order = clock.copy()
-    for i in sorted(candidates, reverse=True):
-        if not _before(trace[i], order):
-            found.append(i)
-            join(order, trace[i].clock)
+    found: list[int] = []
+    for candidates, clock in ((at_lock, step.before), (elsewhere, step.base)):
+        order = clock.copy()
+        for i in sorted(candidates, reverse=True):
+            if not _before(trace[i], order):
+                found.append(i)
+                join(order, trace[i].clock)
+    return found
 
 
 def _reverse(stack: list[_Node], trace: list[Step], i: int, j: int, last: Step) -> None:
