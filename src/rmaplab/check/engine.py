@@ -38,6 +38,9 @@ __all__ = ["ModelLock", "Pending", "Run", "Step", "Task"]
 Clock = list[int]
 _OF_THE_MODEL = (WalkContended, AllocationFailure, ForkRefused, GeneratorExit, StopIteration)
 _LOCK_BITS = (ACQUIRE_READ, ACQUIRE_WRITE, RELEASE_READ, RELEASE_WRITE, TRY_READ, TRY_WRITE)
+SPINS = 8
+"""A counter that a step has touched may be read again in it, as inc-not-zero and dec-and-test do; so often, since a loop
+must not go on forever between two scheduling points."""
 STEPS = 20000
 """Bound on the steps of one execution: a world that takes more does not end by itself."""
 
@@ -185,6 +188,7 @@ class Run:
         self.monitors: list[Any] = []  # walks in progress (walk_monitor)
         self._seen: dict[Location, _Seen] = {}
         self._last_read: Location | None = None
+        self._again = 0  # reads of counters that the step has touched already
         self._setup_objects = 0
 
     # --- tasks
@@ -233,6 +237,7 @@ class Run:
         self.footprint = {}
         self.base = before
         self._last_read = None
+        self._again = 0
         self.notes = []
         operation = task.operation
         self._resume(task)
@@ -337,7 +342,9 @@ class Run:
     def read(self, obj: Any, group: str, counter: bool = False) -> None:
         """An atomic read of a field; of a `counter`, the first half of a read-modify-write if a write follows."""
         location = (self.name(obj), group)
-        if location not in self.footprint or not counter:
+        if counter and location in self.footprint and self._again < SPINS:
+            self._again += 1
+        else:
             self.point(f"read {location[0]}.{group}")
         self.alive(obj)
         self.touch(location, READ)

@@ -59,7 +59,7 @@ class Execution:
         self.design = laboratory.make_design()
         self.kernel = CheckedKernel(self.design, self.run, laboratory.order, reuse=world.reuse, thp=world.thp)
         watch_walks(self.kernel, self.run)
-        self.machine = Machine(self.kernel)
+        self.machine = Machine(self.kernel, world.cpus)
         with _as_violations():
             for operation in world.setup:
                 self.machine.apply(operation)

@@ -17,13 +17,15 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rmaplab.check.machine import CheckedKernel
+from rmaplab.check.violation import ALLOCATION_MAY_FAIL, Violation
 from rmaplab.errors import UserError
 from rmaplab.mm import flags as fl
+from rmaplab.mm.access import entry_at, mm_peek
 from rmaplab.mm.exit import exit_mmap
 from rmaplab.mm.fault import handle_mm_fault
 from rmaplab.mm.folio import Folio
@@ -165,13 +167,15 @@ def page_name(vpn: int) -> str:
 class Machine:
     """The processes of a world on a kernel, and its operations.
 
+    cpus: what each CPU does
     mms: live address spaces by process name
     parents: mm -> the mm that it was forked from
     wrote: token -> (mm, vpn) of each store
     """
 
-    def __init__(self, kernel: CheckedKernel) -> None:
+    def __init__(self, kernel: CheckedKernel, cpus: Sequence[Sequence[Operation]] = ()) -> None:
         self.kernel = kernel
+        self.cpus = cpus
         self.mms: dict[str, Mm] = {"A": kernel.mm_alloc()}
         self.parents: dict[Mm, Mm] = {}
         self.wrote: dict[int, list[tuple[Mm, int]]] = {}
@@ -205,6 +209,7 @@ class Machine:
         """Carry out one operation; one that makes no sense now (the process has gone) does nothing."""
         name, args = operation.name, operation.args
         method: Callable[..., None] = getattr(self, f"_{name.replace('-', '_')}")
+        before = self._seen_before(operation)
         try:
             if operation.process:
                 mm = self.mms.get(operation.process)
@@ -216,10 +221,46 @@ class Machine:
                 target = self.targets.get(operation)
                 if target is not None:
                     method(target, *args) if name in ("ksm", "collapse") else method(target)
-        except (AllocationFailure, ForkRefused):
-            pass  # -ENOMEM, -EAGAIN
+        except (AllocationFailure, ForkRefused):  # -ENOMEM, -EAGAIN
+            if before is not None:
+                self._check_unchanged(operation, before)
         while self.kernel.exits:
             exit_mmap(self.kernel.exits.pop())  # mmput_async's work
+
+    # --- running out of memory
+
+    def _seen_before(self, operation: Operation) -> dict[int, Any] | None:
+        """What the process has, if it must have the same after a failure: a call that goes on from VMA to VMA, or that
+        has unmapped its target, may have come halfway; and nobody else must change it"""
+        task = self.kernel.run.task
+        if task is None or not self.kernel.run.fail or operation.name in ("mmap", "read", "write", "exit"):
+            return None
+        mm = self.mms.get(operation.process)
+        for cpu, others in enumerate(self.cpus):
+            if cpu != task.index and any(op.process and op.name != "read" for op in others):
+                return None
+        return None if mm is None else self._pages(mm)
+
+    def _pages(self, mm: Mm) -> dict[int, Any]:
+        """Virtual page number -> flags, index, contents"""
+        task, self.kernel.run.task = self.kernel.run.task, None
+        try:
+            pages: dict[int, Any] = {}
+            for vma in mm.vmas:
+                for vpn in range(vma.vm_start >> PAGE, vma.vm_end >> PAGE):
+                    entry = entry_at(mm, vpn << PAGE)
+                    seen = None if entry is None else mm_peek(mm, vpn, entry)
+                    pages[vpn] = vma.vm_flags & fl.VM_ACCESS_FLAGS, vma.pgoff_at(vpn << PAGE), seen
+            return pages
+        finally:
+            self.kernel.run.task = task
+
+    def _check_unchanged(self, operation: Operation, before: dict[int, Any]) -> None:
+        mm = self.mms.get(operation.process)
+        after = {} if mm is None else self._pages(mm)
+        changed = [vpn for vpn in sorted(before.keys() | after.keys()) if before.get(vpn) != after.get(vpn)]
+        if changed:
+            raise Violation(ALLOCATION_MAY_FAIL, f"{operation} failed, and {page_name(changed[0])} is not as it was")
 
     # --- of a process
 

@@ -635,6 +635,13 @@ def _counts(run: Run, folio: Any, *args: Any) -> None:
     run.touch((name, "counts"), WRITE)
 
 
+def _count_read(run: Run, folio: Any, *args: Any) -> None:
+    name = run.name(folio)
+    run.point(f"read {name}.counts")
+    run.alive(folio)
+    run.touch((name, "counts"), READ)
+
+
 def _try_get(run: Run, folio: Any, *args: Any) -> None:
     """The count of a folio that is free is 0, and can be asked for: struct page is always there"""
     name = run.name(folio)
@@ -702,6 +709,7 @@ _METHODS: dict[type, dict[str, Callable[..., None]]] = {
     Folio: {
         **dict.fromkeys(("add_rmap", "remove_rmap", "get", "put", "freeze", "unfreeze"), _counts),
         "try_get": _try_get,
+        "ref_count": _count_read,
     },
 }
 
