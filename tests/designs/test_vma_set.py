@@ -16,11 +16,10 @@ from rmaplab.mm.huge_memory import split_folio
 from rmaplab.mm.huge_pmd import split_huge_pmd
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.madvise import madvise
-from rmaplab.mm.migrate import migrate_folio, remove_migration_ptes
+from rmaplab.mm.migrate import migrate_folio
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.mmap import do_munmap
 from rmaplab.mm.protect import mprotect
-from rmaplab.mm.rmap import try_to_migrate
 from rmaplab.mm.vma import File
 from tests.support.builders import RW, folio_at, layout, link, live, make_kernel, mmap, move, write
 from tests.support.walks import contents_kernel, load, store, swap_out
@@ -42,7 +41,7 @@ def mm(kernel: Kernel) -> Mm:
 
 def members(mm: Mm, page: int) -> list[tuple[int, int, int]]:
     """(mm, first page, end page) of the VMAs in the set of the folio that `mm` maps at `page`."""
-    found = folio_at(mm, page).mapping
+    found = folio_at(mm, page).mapping.vmas
     return sorted((vma.vm_mm.ident, vma.vm_start >> 12, vma.vm_end >> 12) for vma in found)
 
 
@@ -126,7 +125,7 @@ def test_swap_takes_members_out_and_back() -> None:
     store(mm, 0x10, 5)
     child = dup_mm(mm)
     (folio,) = swap_out(mm, 0x10, writeback=True)
-    assert (folio.mapping, links(kernel)) == ({}, 0)
+    assert (folio.mapping.vmas, links(kernel)) == ({}, 0)
     assert load(child, 0x10) == 5
     assert walk(child, 0x10) == [(2, 0x10)]
     assert load(mm, 0x10) == 5
@@ -315,25 +314,6 @@ def test_the_check_can_fail(mm: Mm, kernel: Kernel) -> None:
     other = link(mm, 4, 5, fault=True)
     check(kernel, mm)
     folio = folio_at(mm, 0)
-    folio.mapping[other] = folio.mapping.pop(vma)
+    folio.mapping.vmas[other] = folio.mapping.vmas.pop(vma)
     with pytest.raises(AssertionError):
         check(kernel, mm)
-
-
-def test_child_forked_during_a_migration_is_found() -> None:
-    """Hook 17: fork copies the migration entry, and hook 6 hears nothing of it."""
-    kernel = contents_kernel(VmaSetDesign())
-    mm = kernel.mm_alloc()
-    link(mm, 0x10, 0x14)
-    store(mm, 0x10, 7)
-    folio = folio_at(mm, 0x10)
-    folio.get()
-    pinned = kernel.hooks.folio_get_anon_vma(folio)
-    assert try_to_migrate(kernel, folio, pinned)
-    child = dup_mm(mm)
-    remove_migration_ptes(kernel, folio, folio, pinned)
-    kernel.hooks.put_anon_vma(pinned)
-    folio.put()
-    assert [load(one, 0x10) for one in (mm, child)] == [7, 7]
-    assert walk(mm, 0x10) == [(mm.ident, 0x10), (child.ident, 0x10)]
-    check(kernel, mm, child)

@@ -144,12 +144,13 @@ class CowWalk(PlainVmas):
         return context
 
     def ksm_walk(self, pinned: Any, address: int) -> Iterator[tuple[Vma, int]]:
-        """The same address in each mm of the subtree. mremap gives up merged pages first."""
+        """The same address in each mm of the subtree that has a faulted VMA: exit unlinks all before it frees any,
+        which the VMA tree forgets last. mremap gives up merged pages first."""
         locks = self.kernel.locks
         with locks.anon_vma_read(pinned):
             for context in pinned.subtree():
                 mm = context.mm
-                if mm is None:
+                if mm is None or not context.remaps:
                     continue
                 with locks.rcu_read():
                     vma = mm.vma_lookup(address)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from rmaplab.mm.fault_steps import wp_page_copy
 from rmaplab.mm.flags import PAGE_SHIFT, PTRS_PER_PTE, VM_MERGEABLE
 from rmaplab.mm.folio import Folio, folio_put
+from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.huge_memory import split_huge_page
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT, WRITE, entries
-from rmaplab.mm.rmap import folio_remove_rmap, rmap_walk
+from rmaplab.mm.rmap import folio_remove_rmap, page_vma_mapped_walk, rmap_walk
 from rmaplab.mm.stable_node import RmapItem, StableNode, folio_test_ksm
 
 if TYPE_CHECKING:
@@ -151,9 +152,9 @@ class Ksm:
                 if small is None:
                     return None
                 kernel.special = True
-                self._forget_mapping(small)
                 node = StableNode(small)
-                small.mapping = node  # folio_set_stable_node
+                if not self._take_over(small, node):
+                    return None
             self.nodes.add(node)
             self._append(mm, address, vma, node)
             return node
@@ -227,22 +228,30 @@ class Ksm:
             table[vpn] = entry & ~WRITE  # type: ignore[index]
         return True
 
-    def _forget_mapping(self, folio: Folio) -> None:
-        """The design's mapping is overwritten: for hook 14 all its entries go."""
-        if self.kernel.folio_removed is None:
-            return
-        places: list[tuple[Mm, int]] = []
+    def _take_over(self, folio: Folio, node: StableNode) -> bool:
+        """folio_set_stable_node. The design's mapping is overwritten: one that wants to hear of every entry that goes
+        hears that all do (hook 14), and nothing changes meanwhile (hook 4). False if that cannot be had now."""
+        kernel = self.kernel
+        if kernel.folio_removed is None:
+            folio.mapping = node
+            return True
+        try:
+            pinned = kernel.hooks.folio_get_anon_vma(folio)
+        except WalkContended:
+            return False
+        if pinned is None:
+            return False  # it has been unmapped
+        folio_removed = kernel.folio_removed
 
         def rmap_one(vma: "Vma", address: int) -> bool:
-            table = vma.vm_mm.pgd.get(address >> 21)
-            entry = table.get(address >> PAGE_SHIFT) if isinstance(table, dict) else None
-            if entry is not None and entry & KIND_MASK == PRESENT and entry >> ENTRY_SHIFT == folio.pfn:
-                places.append((vma.vm_mm, address))
+            for vpn, _, _ in page_vma_mapped_walk(folio, vma, address):
+                folio_removed(folio, vma.vm_mm, vpn << PAGE_SHIFT)
             return True
 
-        rmap_walk(self.kernel, folio, rmap_one)
-        for mm, address in places:
-            self.kernel.folio_removed(folio, mm, address)
+        rmap_walk(kernel, folio, rmap_one, pinned)
+        folio.mapping = node
+        kernel.hooks.put_anon_vma(pinned)
+        return True
 
     def _replace_page(self, mm: "Mm", address: int, folio: Folio, kfolio: Folio) -> bool:
         """replace_page: one entry changes over; what else maps `folio` keeps it. False if the entry has changed."""

@@ -118,6 +118,11 @@ class CountingLocks:
     def free_pgtables(self, mm: Any, start: int, end: int) -> None:
         """The page tables of [start, end) (bytes) are freed: nobody may be walking in them."""
 
+    def folio_list(self, members: Any) -> Guard:
+        """A bit spinlock of a folio, for a list that a design has it head (pte_chain_lock of the 2.5 kernels). Nests
+        inside page-table locks; not counted."""
+        return self._guard
+
     def folio(self, folio: Any) -> Guard:
         """``folio_lock(folio)``."""
         self.n_folio += 1
