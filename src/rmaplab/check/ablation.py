@@ -108,6 +108,7 @@ def drop_hooks(design: Hooks, numbers: Iterable[int]) -> Hooks:
     for number in numbers:
         for method in ALL_HOOKS[number].methods:
             changes[method] = getattr(plain, method)
+    changes["objects"] = tuple({*getattr(design, "objects", ()), *AnonVmaDesign.objects})
     for name, value in changes.items():
         setattr(design, name, value)
     return design

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Checks one design in one world: explores, shrinks what is found, and says what that proves."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from rmaplab.check.ablation import drop_hooks, implemented_hooks
 from rmaplab.check.counterexample import Counterexample
 from rmaplab.check.execution import Laboratory
 from rmaplab.check.explore import dfs, dpor, pct, random_walk
@@ -120,11 +122,20 @@ class CheckResult:
 
 @contextmanager
 def made(name: str) -> Iterator[Callable[[], Hooks]]:
-    """What makes the design `name`, or, if that is `design~mutant`, the design with that mistake. Raises UserError."""
+    """What makes the design `name`; or, if that is `design~mutant`, the design with that mistake; `design~without-4+5`:
+    without these hooks. Raises UserError."""
     design, tilde, mistake = name.partition("~")
     if not tilde:
         make_design(name)
         yield partial(make_design, name)
+        return
+    hooks = re.fullmatch(r"without-([0-9]+(?:\+[0-9]+)*)", mistake)
+    if hooks is not None:
+        numbers = [int(number) for number in hooks[1].split("+")]
+        own = implemented_hooks(make_design(design))
+        if not set(numbers) <= set(own):
+            raise UserError(f"design {design!r} has the hooks {', '.join(map(str, own))}; {mistake!r} names others")
+        yield lambda: drop_hooks(make_design(design), numbers)
         return
     known = {mutant.name: mutant for mutant in MUTANTS if mutant.design == design}
     if mistake not in known:

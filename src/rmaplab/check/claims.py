@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rmaplab.check.ablation import Verdict, ablate
 
-__all__ = ["CLAIMS", "Claim", "Evidence", "judge"]
+__all__ = ["CLAIMS", "Claim", "Evidence", "Trial", "judge"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,14 @@ from rmaplab.check.ablation import (
     smallest_set,
 )
 from rmaplab.check.claims import CLAIMS, judge
+from rmaplab.check.concurrent import judge_concurrent, repaired, without_hooks
 from rmaplab.check.faults import FAULTS, Fault, Found, find_fault
 from rmaplab.check.history import Failure
 from rmaplab.cli_support import busy, failures
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.errors import UserError
 from rmaplab.replay.run import in_processes, no_gc
+from rmaplab.report.concurrent import concurrent_claims_text, concurrent_json, concurrent_text
 from rmaplab.report.hooks import (
     claims_text,
     evidence_json,
@@ -66,6 +68,10 @@ def _numbers(design: str, asked: tuple[int, ...]) -> list[int]:
 @click.option("--combinations", "combine", is_flag=True, help="A row for each restriction and each pair of them.")
 @click.option("--sets", is_flag=True, help="The smallest set of hooks under each restriction.")
 @click.option("--faults", is_flag=True, help="Seed a fault in each hook, and see that it is found.")
+@click.option(
+    "--concurrent", is_flag=True, help="Worlds instead of histories: what breaks when operations run at once."
+)
+@click.option("--budget", default=2.0, show_default=True, help="With --concurrent: seconds for each world.")
 @click.option("--claims/--no-claims", default=True, show_default=True, help="Claims A to D of the mail.")
 @click.option("--json", "as_json", is_flag=True, help="JSON (docs/json.md).")
 def hooks_command(
@@ -77,6 +83,8 @@ def hooks_command(
     combine: bool,
     sets: bool,
     faults: bool,
+    concurrent: bool,
+    budget: float,
     claims: bool,
     as_json: bool,
 ) -> None:
@@ -84,13 +92,19 @@ def hooks_command(
     with failures():
         if histories < 1:
             raise UserError(f"--histories must be 1 or more, not {histories}")
+        if not budget > 0:
+            raise UserError(f"--budget must be more than 0 seconds, not {budget:g}")
+        if concurrent and (combine or sets or faults):
+            raise UserError("--concurrent has no --combinations, --sets or --faults: those are about histories")
         restrictions = check_restrictions(_split(assume))
-        names = list(designs) or design_names()
+        names = list(designs) or list(dict.fromkeys(map(repaired if concurrent else str, design_names())))
         hooks = {name: _numbers(name, asked) for name in names}
     run = partial(ablate, histories=histories, seed=seed)
     tables: list[tuple[str, list[Verdict]]] = []
     parts: list[Callable[[], Part]] = [partial(_table, name, hooks[name], restrictions, run, tables) for name in names]
-    if len(names) > 1:
+    if concurrent:
+        parts = [partial(_concurrent, name, hooks[name], restrictions, budget) for name in names]
+    elif len(names) > 1:
         parts.append(partial(_summary, restrictions, tables))
     if combine:
         parts += [partial(_matrix, name, hooks[name], run) for name in names]
@@ -99,7 +113,7 @@ def hooks_command(
     if faults:
         parts.append(partial(_faults, names, histories, seed))
     if claims:
-        parts.append(partial(_claims, histories, seed))
+        parts.append(partial(_concurrent_claims, budget) if concurrent else partial(_claims, histories, seed))
     result: dict[str, Any] = {"histories": histories, "seed": seed, "assume": sorted(restrictions)}
     try:
         for i, part in enumerate(parts):
@@ -138,6 +152,28 @@ def _table(
     tables.append((name, verdicts))
     value = {"all_hooks": verdict_json(baseline), "dropped": [verdict_json(v) for v in verdicts]}
     return "designs", name, value, hooks_text(name, sorted(restrictions), baseline, verdicts)
+
+
+def _concurrent(name: str, numbers: list[int], restrictions: frozenset[str], budget: float) -> Part:
+    """Worlds instead of histories"""
+    jobs = [partial(without_hooks, name, (), restrictions, budget)]
+    jobs += [partial(without_hooks, name, (number,), restrictions, budget) for number in numbers]
+    baseline, *verdicts = in_processes(jobs)
+    value = {"all_hooks": concurrent_json(baseline), "dropped": [concurrent_json(v) for v in verdicts]}
+    return "designs", name, value, concurrent_text(name, sorted(restrictions), baseline, verdicts)
+
+
+def _concurrent_claims(budget: float) -> Part:
+    found = in_processes([partial(judge_concurrent, claim, budget) for claim in CLAIMS])
+    evidence = list(zip(CLAIMS, found, strict=True))
+    value = [
+        {
+            "claim": claim.name,
+            "trials": [{"trial": t.text, "must_hold": t.must_hold, **concurrent_json(v)} for t, v in trials],
+        }
+        for claim, trials in evidence
+    ]
+    return "claims", "", value, concurrent_claims_text(evidence)
 
 
 def _summary(restrictions: frozenset[str], tables: list[tuple[str, list[Verdict]]]) -> Part:
