@@ -18,6 +18,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+from rmaplab.check.execution import Laboratory
+from rmaplab.check.explore import dfs, dpor
+from rmaplab.check.explore.result import Budget
+from rmaplab.check.mutant import find_mutant
+from rmaplab.check.mutants import MUTANTS
+from rmaplab.check.world import library
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.mm.fault import handle_mm_fault
 from rmaplab.mm.kernel import Kernel
@@ -184,6 +190,55 @@ def slowdown_table(repeats: int) -> None:
         print(f"| {name} | {plain:.3f} s | {medians[1] / plain:.2f} x | {medians[2] / plain:.2f} x |", flush=True)
 
 
+def check_table(seconds: float) -> None:
+    """The checker: executions a second, and how much source-DPOR saves."""
+    print("\n## Checker\n")
+    print(
+        "Executions a second of CPU time on one core, `anon_vma`, `dpor`. Reduction: interleavings that `dfs` executes,"
+    )
+    print("without any reduction, over traces that `dpor` does; at least, where `dfs` was cut off.\n")
+    print("| world | executions/s | steps each | traces | interleavings | reduction |")
+    print("|---|---|---|---|---|---|")
+    worlds = library()
+    tiny = [name for name in worlds if name.startswith("tiny-")]
+    for name in [*tiny, "faults-same-vma", "reclaim-fork", "migrate-exit"]:
+        with Laboratory(worlds[name], partial(make_design, "anon_vma")) as laboratory:
+            executions = steps = 0
+            start = time.process_time()
+            while time.process_time() - start < seconds:
+                result = dpor.explore(laboratory, Budget(executions=1000))
+                executions += result.executions + result.blocked
+                steps += result.steps
+            rate = executions / (time.process_time() - start)
+            full = dfs.explore(laboratory, Budget(executions=30_000, seconds=10 * seconds))
+        more = "" if full.complete else "more than "
+        factor = full.executions / max(1, result.executions)
+        print(
+            f"| {name} | {rate:.0f} | {steps / executions:.0f} | {result.executions} | {more}{full.executions} | "
+            f"{more}{factor:.0f} |",
+            flush=True,
+        )
+
+
+def mutants_table() -> None:
+    """Executions until each mutant is found, by explorer."""
+    print("\n## Mutants\n")
+    print("Executions until found, in the first of its worlds in which `dpor` finds it; budget 2,000 executions.\n")
+    print("| mutant | world | dpor | pct | random |")
+    print("|---|---|---|---|---|")
+    worlds = library()
+    budget = Budget(executions=2000, seconds=20)
+    for mutant in MUTANTS:
+        for name in mutant.worlds:
+            found = {kind: find_mutant(mutant, worlds[name], kind, budget, simplify=0) for kind in ("dpor",)}
+            if found["dpor"].invariant:
+                break
+        for kind in ("pct", "random"):
+            found[kind] = find_mutant(mutant, worlds[name], kind, budget, simplify=0)
+        cells = [str(f.executions) if f.invariant else f"not in {f.executions}" for f in found.values()]
+        print(f"| {mutant.name} | {name} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
@@ -197,6 +252,8 @@ def main() -> None:
     import_table()
     memory_table(*((50_000, 100_000) if asked.quick else (500_000, 1_000_000)))
     slowdown_table(asked.repeats + 2)
+    check_table(0.5 if asked.quick else 3.0)
+    mutants_table()
 
 
 if __name__ == "__main__":
