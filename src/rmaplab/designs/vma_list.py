@@ -26,15 +26,15 @@ class Members:
     """What ``folio->mapping`` heads, under the list lock of the folio; no object of its own.
 
     vmas: member -> its element; a member is in as long as an entry in it maps the folio, from before to after
-    pin: who holds what hook 4 returned. A VMA that the pin has locked stays a member, so that the head may be copied
-        from folio to folio
+    pinned: members that hook 4 has locked (a bit in the element). They stay, also without an entry, so that the head
+        can go from folio to folio
     """
 
-    __slots__ = ("pin", "vmas")
+    __slots__ = ("pinned", "vmas")
 
-    def __init__(self, pin: "Pinned | None" = None) -> None:
+    def __init__(self) -> None:
         self.vmas: dict[Vma, Link] = {}
-        self.pin = pin
+        self.pinned: dict[Vma, None] = {}
 
 
 class Pinned:

@@ -159,7 +159,7 @@ class VmaSetDesign(VmaSetWalk):
         page = range(address >> PAGE_SHIFT, (address >> PAGE_SHIFT) + 1)
         with self._list_lock(members):
             vma = self._member_at(members, mm, address)
-            if vma is None or (members.pin is not None and vma in members.pin.vmas):
+            if vma is None or vma in members.pinned:
                 return
             if folio.nr_pages == 1 or not maps(folio, vma, but=page):
                 self._links.free(members.vmas.pop(vma))

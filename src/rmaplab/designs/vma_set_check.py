@@ -35,7 +35,7 @@ def check_vma_sets(design: VmaSetDesign, mms: Iterable[Mm]) -> None:
         if folio.mapping is not None and not folio_test_ksm(folio):
             vmas = folio.mapping.vmas
             assert set(vmas) == expected[folio], f"{folio}: {list(vmas)}, not {expected[folio]}"
-            assert folio.mapping.pin is None, f"{folio}: still pinned"
+            assert not folio.mapping.pinned, f"{folio}: still pinned"
             links += len(vmas)
     assert design.kernel.slabs[-1].live == links, "folio_vma_link: live objects"
     assert design.kernel.anon_vma.live == design.kernel.anon_vma_chain.live == 0

@@ -70,9 +70,9 @@ class VmaSetWalk(PlainVmas):
                 new = [vma for vma in members.vmas if vma not in vmas]
                 if not new:
                     if pin is not None:
-                        if members.pin is not None:
+                        if members.pinned:
                             raise WalkContended  # one pin at a time
-                        members.pin, pin.members = pin, members
+                        members.pinned, pin.members = dict(vmas), members
                     return False
             for vma in new:
                 guard = locks.vma_start_read(vma)
@@ -114,30 +114,33 @@ class VmaSetWalk(PlainVmas):
         pinned.held.close()
 
     def _settle(self, folio: Folio, members: Members, pinned: Pinned) -> None:
+        """The VMAs are still locked."""
         for vma in pinned.vmas:
-            if not self._still_maps(folio, vma):
+            with self._table_lock(folio, vma):  # no entry goes between the look and the end of the pin
+                mapped = maps(folio, vma)
                 with self._list_lock(members):
-                    if vma in members.vmas:
+                    members.pinned.pop(vma, None)
+                    if not mapped and vma in members.vmas:
                         self._links.free(members.vmas.pop(vma))
-        with self._list_lock(members):
-            members.pin = None
 
-    def _still_maps(self, folio: Folio, vma: Vma) -> bool:
-        """The VMA is locked."""
+    def _table_lock(self, folio: Folio, vma: Vma) -> AbstractContextManager[Any]:
+        """The lock of the (first) page table that maps `folio` in `vma`."""
         address = vma_address(vma, folio.index, folio.nr_pages)
         if address is None:
-            return False
-        with self.kernel.locks.page_table(vma.vm_mm, address):
-            return maps(folio, vma)
+            return nullcontext()
+        return self.kernel.locks.page_table(vma.vm_mm, address)  # type: ignore[no-any-return]
 
     def _list_now(self, folio: Folio, pinned: Pinned) -> None:
         """The walk that restores the entries of `folio`: it has the list, or, after a split, its part of it."""
         pinned.folios[folio] = None
         if folio.nr_pages < pinned.nr_pages and folio.mapping is pinned.members:
-            own = Members(pinned)
+            own = Members()
             for vma in pinned.vmas:
-                if self._still_maps(folio, vma):
+                with self._table_lock(folio, vma):
+                    mapped = maps(folio, vma)
+                if mapped:
                     own.vmas[vma] = self._link()
+                    own.pinned[vma] = None
             folio.mapping = own
 
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
