@@ -83,9 +83,9 @@ class GkiDesign(LazyMark, LazyRootDesign):
     pin_locks_vmas = False
     root_pins_mm = False
 
-    def walk_lock(self, root: Vma) -> Any:
+    def walk_lock(self, root: Vma) -> AnonVma | None:
         """The lock that the unchanged code takes for writing around changes of a lazy VMA's range (vma_prepare)."""
-        return self.kernel.locks.anon_vma_read(self.lock_of(root.vm_mm))
+        return self.lock_of(root.vm_mm)
 
     def anon_vma_lock(self, vma: Vma) -> Any:
         """What stands in ``vma->anon_vma``, regular or shared: unchanged code."""

@@ -92,8 +92,8 @@ class LazyRootDesign(AnonVmaDesign):
         """May `vma` become lazy at its first fault?"""
         return True
 
-    def walk_lock(self, root: Vma) -> AbstractContextManager[Any] | None:
-        """What a walk holds that locks no VMA; None: nothing."""
+    def walk_lock(self, root: Vma) -> AnonVma | None:
+        """Whose lock a walk holds that locks no VMA; None: nobody's."""
         return None
 
     # --- groups
@@ -213,7 +213,7 @@ class LazyRootDesign(AnonVmaDesign):
         if not self.walk_locks_vma:
             lock = self.walk_lock(root)
             base, belongs = root.reserved2.base, self._in_group(root)
-            with nullcontext() if lock is None or locked else lock:
+            with nullcontext() if lock is None or locked else self.kernel.locks.anon_vma_read(lock):
                 yield from unlocked_places(root.vm_mm, base, folio, belongs, lockless=lock is None)
             return
         for vma, address, guard in self._locked(folio, root):
