@@ -13,6 +13,7 @@ from typing import Any
 from rmaplab.check.mutant import Change, Mutant, Patch, patch, without
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaChain
 from rmaplab.designs.anon_vma_lazy import TreeParent
+from rmaplab.designs.cow_tree import CowContext
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.slab import AllocationFailure
@@ -270,6 +271,38 @@ def _not_counted(design: Any) -> None:
             vma.anon_vma.parent.num_active_vmas -= 1
 
     design.anon_vma_fork = anon_vma_fork
+
+
+# --- mistakes in the other designs
+
+
+def _fork_without_link(design: Any) -> None:
+    def anon_vma_fork(vma: Vma, pvma: Vma) -> None:
+        if pvma.anon_vma is None:
+            return
+        vma.anon_vma = None
+        context = design.contexts.get(vma.vm_mm)
+        if context is None:
+            context = design._contexts.alloc(CowContext(vma.vm_mm, pvma.anon_vma.context))
+            design.contexts[vma.vm_mm] = context
+        design._hold(vma, context)
+
+    design.anon_vma_fork = anon_vma_fork
+
+
+def _link_at_the_end(original: Any) -> Any:
+    def dup_mmap(mm: Any, oldmm: Any) -> None:
+        original(mm, oldmm)
+        context = mm.kernel.hooks.contexts.get(mm)
+        if context is not None:
+            with mm.kernel.locks.anon_vma_write(context):
+                context.parent.adopt(context)
+
+    return dup_mmap
+
+
+def _list_unlocked(design: Any) -> None:
+    design._list_lock = lambda members: nullcontext()
 
 
 # --- mistakes in mm
@@ -623,6 +656,70 @@ MUTANTS: tuple[Mutant, ...] = (
         (50, 22),
         ("reclaim-grandchild", "cow-fork"),
         _not_counted,
+    ),
+    Mutant(
+        "cow-late-link",
+        "cow_context",
+        "a child's context is linked below its parent's after its entries are copied (hook 5)",
+        "fork copies a migration entry; the walk that takes these out does not come to the child",
+        (55, 28),
+        ("migrate-fork",),
+        _fork_without_link,
+        (Patch("rmaplab.mm.fork", "_dup_mmap", _link_at_the_end),),
+    ),
+    Mutant(
+        "cow-walk-unlocked",
+        "cow_context",
+        "a walk does not lock the tree of contexts (hook 3)",
+        "it reads the records while munmap takes one away",
+        (12, 10),
+        ("referenced-munmap", "referenced-exit-root"),
+        without("rmap_walk_anon", "anon_vma_trylock_read", "anon_vma_read"),
+    ),
+    Mutant(
+        "cow-unlink-unlocked",
+        "cow_context",
+        "unlink_anon_vmas does not lock the tree of contexts (hook 7)",
+        "the walk has the VMA whose page tables munmap frees",
+        (14, 12),
+        ("referenced-munmap",),
+        without("_drop", "anon_vma_write"),
+    ),
+    Mutant(
+        "cow-exit-unlocked",
+        "cow_context",
+        "a context forgets its mm without the lock of the tree (hook 15)",
+        "the walk for the child's page is about to look into the mm of the parent, which exits",
+        (16, 22),
+        ("referenced-exit-root",),
+        without("mm_gone", "anon_vma_write"),
+    ),
+    Mutant(
+        "set-unlocked",
+        "vma_set",
+        "the list of a folio is changed without its lock (hooks 6 and 14)",
+        "two processes that share the page leave it at once",
+        (22, 22),
+        ("cow-both", "referenced-exit-root"),
+        _list_unlocked,
+    ),
+    Mutant(
+        "set-no-hook-14",
+        "vma_set",
+        "a VMA stays in the list of a folio that it no longer maps",
+        "munmap; the walk comes to a VMA that was freed",
+        (24, 24),
+        ("referenced-exit-root", "cow-both"),
+        _without_hook("folio_removed"),
+    ),
+    Mutant(
+        "set-no-hook-6",
+        "vma_set",
+        "fork does not add the child to the lists of the folios that it shares",
+        "fork; a walk does not come to the child",
+        (45, 28),
+        ("reclaim-fork",),
+        _without_hook("try_dup_anon_rmap"),
     ),
 )
 
