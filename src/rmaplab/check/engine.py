@@ -39,8 +39,8 @@ Clock = list[int]
 _OF_THE_MODEL = (WalkContended, AllocationFailure, ForkRefused, GeneratorExit, StopIteration)
 _LOCK_BITS = (ACQUIRE_READ, ACQUIRE_WRITE, RELEASE_READ, RELEASE_WRITE, TRY_READ, TRY_WRITE)
 SPINS = 8
-"""A counter that a step has touched may be read again in it, as inc-not-zero and dec-and-test do; so often, since a loop
-must not go on forever between two scheduling points."""
+"""A counter that a step has touched may be read again in it, as inc-not-zero and dec-and-test do; so often, since a
+loop must not go on forever between two scheduling points."""
 STEPS = 20000
 """Bound on the steps of one execution: a world that takes more does not end by itself."""
 
