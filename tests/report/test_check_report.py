@@ -3,13 +3,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rmaplab.check.checking import COUNTEREXAMPLE, NO_BUG, PROVED, CheckResult, Plan
 from rmaplab.check.story import Cpu, Story, StoryStep
-from rmaplab.report.check import check_text, picture, story_text
+from rmaplab.report.check import check_text, picture, ranges, story_text
 from rmaplab.report.perfetto import perfetto_json
 from rmaplab.report.text import WIDTH
 
@@ -123,3 +124,39 @@ def test_tables() -> None:
     assert [line for line in text.splitlines() if len(line) > WIDTH] == []
     assert text.count("anon_vma_lazy_locked ") == 6 and text.count("\nreclaim-group-unmapped\n") == 1
     assert "budget: 60 s each" in text
+
+
+def _entries(values: list[int], before: str, after: str) -> list[str]:
+    return [f"{before}pte h{number}{after}{value}" for number, value in enumerate(values)]
+
+
+@given(st.lists(st.integers(0, 2), max_size=30), st.sampled_from([("  ", ": folio"), ("read A ", " of A, folio")]))
+def test_ranges_say_what_the_lines_said(values: list[int], words: tuple[str, str]) -> None:
+    """An entry that is lost, doubled or changed; a range that could be longer."""
+    lines = _entries(values, *words)
+    told = ranges(["process A", *lines, "folio1: mapcount 1, index h0"])
+    assert (told[0], told[-1]) == ("process A", "folio1: mapcount 1, index h0")
+    back = []
+    for line in told[1:-1]:
+        found = re.search(r"pte h([0-9]+)(?:-h([0-9]+))?", line)
+        assert found is not None
+        back += [
+            line.replace(found[0], f"pte h{page}") for page in range(int(found[1]), int(found[2] or found[1]) + 1)
+        ]
+    assert back == lines
+    assert len(told) - 2 == sum(1 for number, value in enumerate(values) if values[number - 1 : number] != [value])
+
+
+def test_a_step_on_each_page_of_a_large_folio_is_one_row() -> None:
+    """512 rows of a picture, and 512 entries of the state, for one large folio."""
+    steps = tuple(step(number // 600, 1, "", True, (), 0) for number in range(700))
+    numbered = tuple(
+        replace(one, functions=("f",), text=f"read A pte h{number % 600}", outcome=0, operation="reclaim A h0")
+        for number, one in enumerate(steps)
+    )
+    cpus = tuple(Cpu(f"CPU{i}", (), (), "", "", "") for i in range(2))
+    state = ("process A", *(f"  pte h{number}: folio1, writable" for number in range(512)))
+    text = story_text(Story("gki", "w", (), cpus, numbered, state, "leak", "vma5 is left", "rmaplab1:x"))
+    assert "\n  pte h0-h511: folio1, writable\n" in text
+    assert [line.split("|")[0].strip() for line in text.splitlines() if "pte h" in line][0] == "read A pte h0-h599"
+    assert text.count("pte h") == 3

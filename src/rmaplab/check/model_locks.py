@@ -27,7 +27,7 @@ from rmaplab.mm.slab import UseAfterFree
 
 __all__ = ["CheckedLocks"]
 
-SPINS = ("ptl", "page_table_lock")
+SPINS = ("ptl", "page_table_lock", "folio_list")
 TRIED = ("mmap_lock", "folio", "vma", "anon_vma")
 """Kinds that somebody may try without waiting: when they are let go matters, so that is a scheduling point."""
 
@@ -358,6 +358,9 @@ class CheckedLocks:
 
     def page_table_lock(self, mm: Any) -> Any:
         return self._acquire(self._lock("page_table_lock", self.run.name(mm)), True)
+
+    def folio_list(self, members: Any) -> Any:
+        return self._acquire(self._lock("folio_list", self.run.name(members)), True)
 
     def folio(self, folio: Any) -> Any:
         return self._acquire(self._lock("folio", self.run.name(folio)), True)

@@ -22,6 +22,7 @@ from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.mm import Mm
+from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
 __all__ = ["GkiMmDesign"]
@@ -145,6 +146,8 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         with self.kernel.locks.rcu_read():
             mm = folio.mapping
             held = isinstance(mm, Mm) and folio.mapcount > 0 and mm.try_grab()
+            if isinstance(mm, Mm) and not held and folio.mapcount and folio.mapping is mm:
+                raise UseAfterFree("a mapped folio names an mm that nobody holds any more")
         user = held and self.mm_by_rcu and mm.mmget_not_zero()
         try:
             if held and self.mm_by_rcu and not user:

@@ -16,6 +16,7 @@ from rmaplab.designs.lazy_walk import EXITING, Place, locked_places, pinned_plac
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
+from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
 __all__ = ["LazyRoot", "LazyRootDesign", "mapping_base"]
@@ -239,6 +240,8 @@ class LazyRootDesign(AnonVmaDesign):
         with self.kernel.locks.rcu_read():
             root = folio.mapping
             held = isinstance(root, Vma) and folio.mapcount > 0 and root.reserved2.try_get()
+            if isinstance(root, Vma) and not held and folio.mapcount and folio.mapping is root:
+                raise UseAfterFree("a mapped folio names a root VMA that nobody holds any more")
         user = held and self.root_pins_mm and root.vm_mm.mmget_not_zero()
         try:
             if held and self.root_pins_mm and not user:

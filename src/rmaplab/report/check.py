@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The report of `rmaplab check`: the table, and each counterexample as columns CPU0, CPU1, one step a line."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from textwrap import wrap as wrap_columns
@@ -104,7 +105,7 @@ def story_text(story: Story) -> str:
     if story.steps:
         lines += ["", *picture(story), "", *_at_the_end(story.cpus)]
     if story.state:
-        lines += ["", *(line for text in story.state for line in wrap(text, "      "))]
+        lines += ["", *(line for text in ranges(story.state) for line in wrap(text, "      "))]
     lines.append("")
     if story.invariant:
         where = "" if story.steps else " (in the setup, before any CPU starts)"
@@ -113,6 +114,36 @@ def story_text(story: Story) -> str:
     else:
         lines.append("no violation: this execution is right")
     return "\n".join([*lines, "", *_replay_line(story.replay)])
+
+
+def ranges(lines: Sequence[str]) -> list[str]:
+    """`lines`, with runs that differ only in the page of an entry, each time the next one, as one line.
+
+    >>> ranges(["pte h0: folio1", "pte h1: folio1", "pte h2: folio2"])
+    ['pte h0-h1: folio1', 'pte h2: folio2']
+    """
+    found: list[tuple[tuple[str, ...], int, int]] = []
+    for line in lines:
+        match = _ENTRY.fullmatch(line)
+        if match is None:
+            found.append(((line,), 0, 0))
+            continue
+        rest, page = (match["before"], match["region"], match["after"]), int(match["page"])
+        if found and found[-1][0] == rest and found[-1][2] + 1 == page:
+            found[-1] = (rest, found[-1][1], page)
+        else:
+            found.append((rest, page, page))
+    return [
+        rest[0] if len(rest) == 1 else f"{rest[0]}{_pages(rest[1], first, last)}{rest[2]}"
+        for rest, first, last in found
+    ]
+
+
+_ENTRY = re.compile(r"(?P<before>[^\n]*\bpte )(?P<region>[ph])(?P<page>[0-9]+)(?P<after>\b[^\n]*)")
+
+
+def _pages(region: str, first: int, last: int) -> str:
+    return f"{region}{first}" + (f"-{region}{last}" if last > first else "")
 
 
 def _replay_line(replay: str) -> list[str]:
@@ -158,15 +189,22 @@ def picture(story: Story) -> list[str]:
                 many = f"({len(steps)} step{'s' if len(steps) > 1 else ''} of its own)"
                 lines += _cells(many, 4, cpu, count, width)
                 continue
-            for (name, told), equal in groupby(steps, key=lambda step: (_function(step), _told(step))):
+            for name, inside in groupby(steps, key=_function):
                 if name and name != function:
                     lines += _cells(f"{name}()", 2, cpu, count, width)
                 function = name
-                times = len(list(equal))
-                first = told[0] + (f" ({times} times)" if times > 1 else "")
-                for text in (first, *told[1:]):
+                for text in _rows(list(inside)):
                     lines += _cells(text, 4, cpu, count, width)
     return lines
+
+
+def _rows(steps: Sequence[StoryStep]) -> list[str]:
+    """Equal steps in one row, and those that go from page to page"""
+    rows: list[str] = []
+    for told, equal in groupby(map(_told, steps)):
+        times = len(list(equal))
+        rows += [told[0] + (f" ({times} times)" if times > 1 else ""), *told[1:]]
+    return ranges(rows)
 
 
 def _function(step: StoryStep) -> str:
