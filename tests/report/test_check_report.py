@@ -109,6 +109,19 @@ def result(design: str, world: str, verdict: str, ended: str, traces: int) -> Ch
     return CheckResult(design, world, Plan(seconds=60), verdict, traces, traces // 3, 9, 7.0, ended, traces)
 
 
+def test_brief_tells_what_was_found() -> None:
+    """A counterexample of which one only sees that there is one; a picture all the same."""
+    story = Story("gki", "w", (), (), (), (), "leak", "vma5 is left", "rmaplab1:x")
+    results = [
+        CheckResult("gki", "w", Plan(), COUNTEREXAMPLE, 1, story=story),
+        *(CheckResult("gki", f"w{i}", Plan(), PROVED, 1, proved=1) for i in range(4)),
+    ]
+    for few in (results, results[:1]):
+        text = check_text(few, brief=True)
+        assert "w, gki: leak: vma5 is left\n" in text
+        assert "rmaplab1:x" not in text
+
+
 def test_tables() -> None:
     """Names that do not fit, or are cut; figures that run into each other."""
     short = [result("gki", "reclaim-fork", PROVED, "complete", 1234567)]
@@ -140,9 +153,7 @@ def test_ranges_say_what_the_lines_said(values: list[int], words: tuple[str, str
     for line in told[1:-1]:
         found = re.search(r"pte h([0-9]+)(?:-h([0-9]+))?", line)
         assert found is not None
-        back += [
-            line.replace(found[0], f"pte h{page}") for page in range(int(found[1]), int(found[2] or found[1]) + 1)
-        ]
+        back += [line.replace(found[0], f"pte h{page}") for page in range(int(found[1]), int(found[2] or found[1]) + 1)]
     assert back == lines
     assert len(told) - 2 == sum(1 for number, value in enumerate(values) if values[number - 1 : number] != [value])
 
@@ -158,5 +169,5 @@ def test_a_step_on_each_page_of_a_large_folio_is_one_row() -> None:
     state = ("process A", *(f"  pte h{number}: folio1, writable" for number in range(512)))
     text = story_text(Story("gki", "w", (), cpus, numbered, state, "leak", "vma5 is left", "rmaplab1:x"))
     assert "\n  pte h0-h511: folio1, writable\n" in text
-    assert [line.split("|")[0].strip() for line in text.splitlines() if "pte h" in line][0] == "read A pte h0-h599"
+    assert next(line for line in text.splitlines() if "pte h" in line).split("|")[0].strip() == "read A pte h0-h599"
     assert text.count("pte h") == 3

@@ -53,6 +53,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--mutants", is_flag=True, help="Look for each seeded mistake, with each explorer.")
 @click.option("--replay", metavar="STRING", help="Execute a counterexample once more, and show it.")
 @click.option("--list", "list_worlds", is_flag=True, help="The worlds of the library, or of --world.")
+@click.option("--brief", is_flag=True, help="Verdicts and what was found, without the pictures.")
 @click.option("--json", "as_json", is_flag=True, help="JSON (docs/json.md).")
 @click.option("--perfetto", type=_FILE, metavar="FILE", help="Write the counterexample for ui.perfetto.dev.")
 def check_command(
@@ -67,6 +68,7 @@ def check_command(
     mutants: bool,
     replay: str | None,
     list_worlds: bool,
+    brief: bool,
     as_json: bool,
     perfetto: Path | None,
 ) -> None:
@@ -84,6 +86,7 @@ def check_command(
         "--budget": budget is not None,
         "--executions": executions is not None,
         "--seed": seed is not None,
+        "--brief": brief,
         "--json": as_json,
         "--perfetto": perfetto is not None,
     }
@@ -112,12 +115,14 @@ def check_command(
             _only(modes[0], given, ("--explorer", "--jobs", "--budget", "--executions", "--seed", "--json"))
             _mutants(plan, explorer, workers, as_json)
             return
+        if brief and as_json:
+            raise UserError("--brief and --json exclude each other")
         names = _designs(designs, all_designs)
         chosen = _worlds(worlds)
         if perfetto is not None and (len(names) != 1 or len(chosen) != 1):
             raise UserError("--perfetto writes one counterexample: name one design and one --world, or use --replay")
         _check_target(perfetto)
-    _check([(name, world) for world in chosen.values() for name in names], plan, workers, as_json, perfetto)
+    _check([(name, world) for world in chosen.values() for name in names], plan, workers, as_json, perfetto, brief)
 
 
 def _plan(explorer: str | None, budget: float | None, executions: int | None, seed: int | None) -> Plan:
@@ -206,7 +211,9 @@ def _progress(names: list[str]) -> Iterator[Callable[[list[int], int], None] | N
 # --- check
 
 
-def _check(pairs: list[tuple[str, World]], plan: Plan, workers: int, as_json: bool, perfetto: Path | None) -> None:
+def _check(
+    pairs: list[tuple[str, World]], plan: Plan, workers: int, as_json: bool, perfetto: Path | None, brief: bool
+) -> None:
     labels = [f"{name} in {world.name}" for name, world in pairs]
     with _progress(labels) as told:
         jobs: Jobs[CheckResult] = Jobs([partial(check_pair, name, world, plan) for name, world in pairs], workers, told)
@@ -226,7 +233,7 @@ def _check(pairs: list[tuple[str, World]], plan: Plan, workers: int, as_json: bo
     if as_json and (done or not errors):
         click.echo(json.dumps(check_json(done, jobs.interrupted), indent=2))
     elif done:
-        click.echo(check_text(done))
+        click.echo(check_text(done, brief=brief))
     for result in done:
         if perfetto is not None and result.story is not None:
             _write(perfetto, result.story)

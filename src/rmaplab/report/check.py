@@ -13,23 +13,38 @@ from rmaplab.check.violation import INVARIANTS
 from rmaplab.check.world import World
 from rmaplab.report.text import WIDTH, wrap
 
-__all__ = ["check_json", "check_text", "counterexample_text", "picture", "story_json", "story_text", "worlds_text"]
+__all__ = [
+    "check_json",
+    "check_text",
+    "counterexample_text",
+    "picture",
+    "ranges",
+    "story_json",
+    "story_text",
+    "worlds_text",
+]
 
 _FEW = 3
 """Verdicts that are told in full; of more there is only the table."""
 
 
-def check_text(results: Sequence[CheckResult]) -> str:
-    """The table, and below it each counterexample."""
+def check_text(results: Sequence[CheckResult], *, brief: bool = False) -> str:
+    """The table, and below it each counterexample; brief: what it found, without its picture."""
     lines = [*_table(results), ""]
-    if len(results) <= _FEW:
+    if brief:
+        lines += _legend(results)
+        for result in results:
+            if result.story is not None:
+                found = f"{result.story.invariant}: {result.story.text}"
+                lines += wrap(f"{result.world}, {result.design}: {found}", "  ")
+    elif len(results) <= _FEW:
         for result in results:
             lines += wrap(f"{result.world}, {result.design}: {result.sentence()}", "  ")
     else:
         lines += _legend(results)
     lines += wrap("Sequential consistency only: reordering by compilers and CPUs is not explored.")
     for result in results:
-        if result.story is not None:
+        if result.story is not None and not brief:
             lines += ["", "", *counterexample_text(result).splitlines()]
     return "\n".join(lines)
 
