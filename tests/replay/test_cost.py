@@ -38,8 +38,8 @@ def world(design: Hooks) -> Kernel:
     ("design", "visits", "most", "fruitless", "rmap_reads"),
     [
         (AnonVmaDesign(), 5, 2, 1, 3),  # page 1 of the parent is looked for in the child
-        (CowContextDesign(), 5, 2, 1, 5),  # a lock for each context, not for the tree
-        (VmaSetDesign(), 4, 2, 0, 3),
+        (CowContextDesign(), 5, 2, 1, 3),
+        (VmaSetDesign(), 4, 2, 0, 0),  # VMA locks only
     ],
 )
 def test_walks_of_a_small_world(design: Hooks, visits: int, most: int, fruitless: int, rmap_reads: int) -> None:

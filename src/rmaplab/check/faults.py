@@ -7,6 +7,7 @@ wrong: such a fault is seeded only in the designs where it can (`designs`).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,13 @@ def _visits_nothing(method: str) -> Callable[[Any], None]:
     return apply
 
 
+def _locks_nothing(method: str) -> Callable[[Any], None]:
+    def apply(design: Any) -> None:
+        setattr(design, method, lambda *args: nullcontext())
+
+    return apply
+
+
 def _index_off(method: str) -> Callable[[Any], None]:
     """The first argument's index is one too high afterwards"""
 
@@ -101,8 +109,8 @@ FAULTS = (
     Fault(6, "try_dup_anon_rmap: index one too high", _index_off("try_dup_anon_rmap")),
     Fault(
         7,
-        "anon_vma_clone, unlink_anon_vmas do nothing",
-        _both(_nothing("anon_vma_clone"), _nothing("unlink_anon_vmas")),
+        "anon_vma_clone, anon_vma_lock, unlink_anon_vmas do nothing",
+        _both(_nothing("anon_vma_clone"), _locks_nothing("anon_vma_lock"), _nothing("unlink_anon_vmas")),
     ),
     Fault(8, "vm_area_free does nothing", _nothing("vm_area_free")),
     Fault(9, "move_page_tables: index one too high", _index_off("move_page_tables")),
