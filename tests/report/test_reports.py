@@ -78,6 +78,13 @@ def test_cover_letter_of_a_small_trace() -> None:
     assert text.endswith("Reproduce with:\n  rmaplab compare small")
 
 
+def test_cover_letter_says_the_slot_sizes_once() -> None:
+    """The sizes' second line again, where the fields of the designs should be."""
+    text = cover_letter(everything("redis"), "rmaplab compare redis")
+    assert len(re.findall(r"\banon_vma_chain 64\b", text)) == 1
+    assert "anon_vma_lazy adds 24 bytes" in text
+
+
 def test_synthetic_is_said_first() -> None:
     """A figure of a generated workload that passes for a recorded one."""
     trace = fork_and_exit()

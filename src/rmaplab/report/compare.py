@@ -89,6 +89,12 @@ def _sizes(comparison: Comparison) -> str:
 def _sizes_line(comparison: Comparison) -> list[str]:
     sizes = _sizes(comparison)
     lines = wrap(f"slot sizes in bytes ({comparison.sizes_from}): {sizes}; slab pages densely packed", "  ")
+    return lines + _field_lines(comparison)
+
+
+def _field_lines(comparison: Comparison) -> list[str]:
+    """What each design adds to vm_area_struct, or takes out of it"""
+    lines: list[str] = []
     for design, fields in comparison.vma_fields.items():
         if sum(fields.values()) <= 0:
             text = f"{design} takes {-sum(fields.values())} bytes out of vm_area_struct ({', '.join(fields)}):"
@@ -177,7 +183,7 @@ def cover_letter(comparison: Comparison, command: str) -> str:
                 before, after = base.get(cache, CacheFigures(0, 0, 0)), values[cache]
                 delta = f"({change(before.bytes, after.bytes)})" if before.bytes else ""
                 lines.append(f"  {_label(cache, own):<16}{kib(before.bytes):>12} -> {kib(after.bytes):>10} {delta}")
-    lines += ["", *_sizes_line(comparison)[1:]]
+    lines += ["", *_field_lines(comparison)]
     lines += truth_box(meta, comparison.truth)
     lines += ["", "Reproduce with:", f"  {command}"]
     return "\n".join(line.rstrip() for line in lines)
