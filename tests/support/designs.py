@@ -16,7 +16,5 @@ SAME = {"gki_locked", "gki_sync_locked", "gki_nofork_locked"}
 
 # Every registered design that must be right for any history; one that is registered but not written yet is left out.
 DESIGNS = sorted(
-    point.name
-    for point in entry_points(group=GROUP)
-    if point.name not in RESTRICTED | SAME and find_spec(point.module)
+    point.name for point in entry_points(group=GROUP) if point.name not in RESTRICTED | SAME and find_spec(point.module)
 )

@@ -54,7 +54,9 @@ class Mutant:
     """One mistake.
 
     design: in which it is made; text: what is wrong
-    by_hand: how it goes wrong, and `steps`: the scheduling points of each CPU in that story, both derived by hand
+    story: how it goes wrong, derived by hand
+    steps: bound on the scheduling points of each CPU in a counterexample. Not derived independently: most are what was
+        measured, rounded up, so that they guard against longer stories but do not say that none is shorter
     change, patches: the mistake itself; worlds: in each of these it must be found
     historic: the commit that mended it in Linux
     """
@@ -62,7 +64,7 @@ class Mutant:
     name: str
     design: str
     text: str
-    by_hand: str
+    story: str
     steps: tuple[int, ...]
     worlds: tuple[str, ...]
     change: Change | None = None
