@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The mutants: bugs that Linux had, and mistakes in each hook and each lock of the designs.
 
-Each tells how it goes wrong as derived by hand, and a bound on the scheduling points of each CPU (mutant.py says what that
-is worth). tests/check/test_mutants.py holds the checker to finding all of them.
+Each tells how it goes wrong as derived by hand, and a bound on the scheduling points of each CPU (mutant.py says what
+that is worth). tests/check/test_mutants.py holds the checker to finding all of them.
 """
 
 from collections.abc import Iterator
