@@ -32,7 +32,12 @@ def sections(document: str) -> dict[str, str]:
 
 def commands(text: str) -> list[tuple[list[str], str]]:
     """Each command of `text`, as its words, and the output below it."""
-    return [(shlex.split(block["command"]), block["output"]) for block in BLOCK.finditer(text)]
+    return [(words(block["command"]), block["output"]) for block in BLOCK.finditer(text)]
+
+
+def words(command: str) -> list[str]:
+    """A command, which may stand in several lines."""
+    return shlex.split(command.replace("\\\n", " "))
 
 
 def steady(output: str) -> str:
@@ -47,12 +52,12 @@ def steady(output: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def run(words: list[str]) -> str:
+def run(command: list[str]) -> str:
     """What a command prints. A counterexample is no failure."""
-    assert words[0] == "rmaplab", words
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert command[0] == "rmaplab", command
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode not in (0, 1):
-        sys.exit(f"{shlex.join(words)}: {done.stderr.strip()}")
+        sys.exit(f"{shlex.join(command)}: {done.stderr.strip()}")
     return steady(done.stdout)
 
 
@@ -60,7 +65,7 @@ def renewed(text: str, output: Callable[[list[str]], str]) -> str:
     """`text` with what `output` gives below each command."""
 
     def block(found: re.Match[str]) -> str:
-        return f"```\n$ {found['command']}\n{output(shlex.split(found['command']))}```"
+        return f"```\n$ {found['command']}\n{output(words(found['command']))}```"
 
     return BLOCK.sub(block, text)
 

@@ -89,14 +89,14 @@ def _ok(verdict: Verdict) -> str:
 
 def _history(verdict: Verdict) -> list[str]:
     assert verdict.failure is not None
-    lines = [f"          {line}" for op in verdict.failure.history for line in _call(describe(op))]
+    lines = [line for op in verdict.failure.history for line in _call(describe(op))]
     lines += wrap(f"          => {verdict.failure.text}", " " * 13)
     return lines
 
 
 def _call(text: str) -> list[str]:
     text = text.replace("MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED", "private anonymous, fixed").replace("MREMAP_", "")
-    return [line if i == 0 else " " * 10 + line for i, line in enumerate(wrap(text, "    "))]
+    return wrap(" " * 10 + text, " " * 15)
 
 
 def sets_text(design: str, sets: Sequence[tuple[str, list[int], list[int], int]]) -> str:
