@@ -51,7 +51,7 @@ HOOKS = {
     "vm_area_dup": "vma-dup",
     "vm_area_free": "vma-free",
 }
-TREE = {"insert": "tree+", "remove": "tree-", "resize": "tree="}
+TREE = {"insert": "tree+", "insert_below": "tree+", "remove": "tree-", "resize": "tree="}
 
 
 class Log:
@@ -130,7 +130,7 @@ def fault_in_from_swap(mm: Mm) -> None:
         ),
         (  # __split_vma
             lambda mm: split_vma(mm, mm.vmas[0], 0x12 << 12, new_below=True),
-            "vma-dup clone vma-write vma-write rmap-lock tree= tree+",
+            "vma-dup clone vma-write vma-write rmap-lock tree+",
         ),
         (  # mprotect_fixup
             lambda mm: mprotect(mm, 0x10 << 12, 2 << 12, fl.PROT_READ),
