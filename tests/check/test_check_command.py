@@ -127,7 +127,7 @@ def test_shrinking_takes_away_what_does_not_matter(worlds: str) -> None:
     result = check_pair(MUTANT, world, Plan(seconds=30, shrink_seconds=40))
     found = result.counterexample
     assert found is not None and result.story is not None, result
-    assert found.invariant == "kernel-bug"
+    assert found.invariant == "lock-rule"
     assert found.world.operations() == 3
     assert len(found.world.cpus) == 2
     assert found.world.fail == 0
@@ -135,7 +135,7 @@ def test_shrinking_takes_away_what_does_not_matter(worlds: str) -> None:
     switches = sum(1 for a, b in zip(found.choices, found.choices[1:], strict=False) if a[0] != b[0])
     assert switches <= 2
     again = run("--replay", found.replay)
-    assert again.exit_code == 1 and f"kernel-bug: {result.story.text}"[:60] in again.stdout
+    assert again.exit_code == 1 and f"lock-rule: {result.story.text}"[:60] in again.stdout
 
 
 @pytest.mark.parametrize("explorer", ["pct", "random"])
@@ -340,7 +340,7 @@ def test_perfetto(two: str, tmp_path: Path) -> None:
             assert depth >= 0
         assert depth == 0
     (violation,) = [event for event in events if event["ph"] == "i"]
-    assert violation["name"] == "kernel-bug"
+    assert violation["name"] == "lock-rule"
     assert any("footprint" in event.get("args", {}) for event in events)
 
 
