@@ -11,7 +11,7 @@ from rmaplab.check.explore import dfs, dpor
 from rmaplab.check.explore.result import Budget, Result
 from tests.support.toy import Toy
 
-ANY = Budget(executions=60_000)
+ANY = Budget(executions=3_000)
 
 
 def both(programs: Any) -> tuple[Result, Result]:
@@ -98,7 +98,7 @@ two = st.lists(st.lists(operation, min_size=1, max_size=3), min_size=2, max_size
 three = st.lists(st.lists(operation, min_size=1, max_size=2), min_size=3, max_size=3)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.one_of(two, three))
 def test_random_programs(programs: Any) -> None:
     """Catches: a dependency forgotten (states or violations missing), too many (a trace twice), a wrong source set."""
