@@ -37,7 +37,10 @@ def _parsed(words: list[str]) -> dict[str, Any]:
     """The options of a command, by name"""
     assert words[0] == "rmaplab"
     command = main.commands[words[1]]
-    with click.Context(main, **main.context_settings) as parent, command.make_context(words[1], words[2:], parent=parent) as context:
+    with (
+        click.Context(main, **main.context_settings) as parent,
+        command.make_context(words[1], words[2:], parent=parent) as context,
+    ):
         return context.params
 
 
