@@ -5,11 +5,10 @@ As systematic testing of concurrent programs began: P. Godefroid, Model Checking
 VeriSoft, POPL 1997.
 """
 
-import time
 from dataclasses import dataclass
 
 from rmaplab.check.execution import Laboratory
-from rmaplab.check.explore.result import Budget, Found, Result, signature
+from rmaplab.check.explore.result import Budget, Result
 
 __all__ = ["explore"]
 
@@ -35,11 +34,9 @@ def explore(
     """Execute every interleaving, or as many as the budget allows; stop at the first violation unless
     `all_violations`."""
     result = Result()
-    start = time.monotonic()
     spent = budget.clock()
     stack: list[_Node] = []
-    known: set[tuple[str, str]] = set()
-    try:
+    with result.exploring():
         while not spent(result.executions):
             execution = laboratory.execute()
             run = execution.run
@@ -54,25 +51,12 @@ def explore(
                 step = execution.step(node.enabled[node.position], node.outcome)
                 node.outcomes = step.outcomes
                 depth += 1
-            if keep_states and run.done() and run.violation is None:
-                result.states.add(execution.state())
-            violation = execution.finish()
-            result.executions += 1
-            result.steps += len(run.trace)
-            if keep_signatures:
-                result.signatures.add(signature(run.trace, len(run.tasks)))
-            if violation is not None and (violation.name, violation.text) not in known:
-                known.add((violation.name, violation.text))
-                choices = tuple((step.task, step.outcome) for step in run.trace)
-                result.found.append(Found(violation, choices, result.executions))
-                if not all_violations:
-                    break
+            new = result.take(execution, keep_states=keep_states, keep_signatures=keep_signatures)
+            if new and not all_violations:
+                break
             if not _next(stack):
                 result.complete = True
                 break
-    except KeyboardInterrupt:
-        result.interrupted = True
-    result.seconds = time.monotonic() - start
     return result
 
 

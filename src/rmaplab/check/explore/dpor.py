@@ -7,12 +7,11 @@ acquisitions of others, not with the release that let it go on. Two executions a
 the order of steps that do not depend on each other (:mod:`rmaplab.check.footprint`).
 """
 
-import time
 from dataclasses import dataclass, field
 
 from rmaplab.check.engine import Clock, Run, Step, join
 from rmaplab.check.execution import Execution, Laboratory
-from rmaplab.check.explore.result import Budget, Found, Result, signature
+from rmaplab.check.explore.result import Budget, Result
 from rmaplab.check.footprint import ACQUIRE_READ, ACQUIRE_WRITE, CONFLICTS, LOCK_MODES, Footprint, Location, independent
 
 __all__ = ["explore"]
@@ -48,42 +47,26 @@ def explore(
     """Execute every trace of the laboratory's world, or as many as the budget allows; stop at the first violation
     unless `all_violations`."""
     result = Result()
-    start = time.monotonic()
     spent = budget.clock()
     stack: list[_Node] = []
-    known: set[tuple[str, str]] = set()
-    try:
-        while True:
-            if spent(result.executions + result.blocked):
-                break
+    with result.exploring():
+        while not spent(result.executions + result.blocked):
             execution = laboratory.execute()
             whole = _follow(execution, stack)
-            if keep_states and whole and execution.run.done() and execution.run.violation is None:
-                result.states.add(execution.state())
             trace = execution.run.trace
-            waiting = _waiting(execution.run)
-            result.steps += len(trace)
+            waiting = _waiting(execution.run)  # before the end of the execution lets them go
             if whole:
-                violation = execution.finish()
-                result.executions += 1
-                if keep_signatures:
-                    result.signatures.add(signature(trace, len(execution.run.tasks)))
-                if violation is not None and (violation.name, violation.text) not in known:
-                    known.add((violation.name, violation.text))
-                    choices = tuple((step.task, step.outcome) for step in trace)
-                    result.found.append(Found(violation, choices, result.executions))
-                    if not all_violations:
-                        break
+                new = result.take(execution, keep_states=keep_states, keep_signatures=keep_signatures)
+                if new and not all_violations:
+                    break
             else:
                 execution.abandon()
                 result.blocked += 1
+                result.steps += len(trace)
             _add_races(stack, trace, waiting)
             if not _next(stack):
                 result.complete = True
                 break
-    except KeyboardInterrupt:
-        result.interrupted = True
-    result.seconds = time.monotonic() - start
     return result
 
 

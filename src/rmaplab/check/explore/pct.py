@@ -6,11 +6,12 @@ Bugs. ASPLOS 2010. A bug of depth d in n tasks and k steps is found with probabi
 execution. For worlds too large for `dpor`.
 """
 
-import time
 from random import Random
 
+from rmaplab.check.engine import Run
 from rmaplab.check.execution import Laboratory
-from rmaplab.check.explore.result import Budget, Found, Result
+from rmaplab.check.explore.result import Budget, Result
+from rmaplab.check.explore.sampling import sample
 
 __all__ = ["DEPTH", "explore"]
 
@@ -18,40 +19,31 @@ DEPTH = 3
 """Depth of the bugs looked for: ordering constraints that must hold for one to show."""
 
 
+class _Priorities:
+    """The task with the highest priority goes on; at a few random steps whoever would loses its own."""
+
+    def __init__(self, random: Random, depth: int) -> None:
+        self.random = random
+        self.depth = depth
+        self.length = 30  # steps of an execution, learned as they come
+
+    def start(self, run: Run) -> None:
+        self.run = run
+        self.priorities = [self.depth + i for i in range(len(run.tasks))]
+        self.random.shuffle(self.priorities)
+        self.changes = {self.random.randrange(self.length): level for level in range(self.depth - 1)}
+
+    def choose(self, enabled: list[int]) -> int:
+        steps = len(self.run.trace)
+        self.length = max(self.length, steps + 1)
+        task = max(enabled, key=self.priorities.__getitem__)
+        if steps in self.changes:
+            self.priorities[task] = self.changes[steps]
+            task = max(enabled, key=self.priorities.__getitem__)
+        return task
+
+
 def explore(laboratory: Laboratory, budget: Budget, *, seed: int = 1, depth: int = DEPTH) -> Result:
     """Execute at random until the budget is spent or a violation is found. Never complete."""
-    result = Result()
-    start = time.monotonic()
-    spent = budget.clock()
     random = Random(seed)
-    length = 30  # steps of an execution, learned as they come
-    try:
-        while not spent(result.executions):
-            execution = laboratory.execute()
-            run = execution.run
-            priorities = [depth + i for i in range(len(run.tasks))]
-            random.shuffle(priorities)
-            changes = {random.randrange(length): level for level in range(depth - 1)}
-            while run.violation is None:
-                enabled = run.enabled()
-                if not enabled:
-                    break
-                task = max(enabled, key=priorities.__getitem__)
-                if len(run.trace) in changes:
-                    priorities[task] = changes[len(run.trace)]
-                    task = max(enabled, key=priorities.__getitem__)
-                pending = run.tasks[task].pending
-                assert pending is not None
-                execution.step(task, random.randrange(pending.outcomes))
-            length = max(length, len(run.trace))
-            violation = execution.finish()
-            result.executions += 1
-            result.steps += len(run.trace)
-            if violation is not None:
-                choices = tuple((step.task, step.outcome) for step in run.trace)
-                result.found.append(Found(violation, choices, result.executions))
-                break
-    except KeyboardInterrupt:
-        result.interrupted = True
-    result.seconds = time.monotonic() - start
-    return result
+    return sample(laboratory, budget, random, _Priorities(random, depth))

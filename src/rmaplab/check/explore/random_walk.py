@@ -5,41 +5,28 @@ The random walk of, for instance, P. Thomson, A. Donaldson, A. Betts: Concurrenc
 An Empirical Study. ACM Transactions on Parallel Computing 2(4), 2016.
 """
 
-import time
 from random import Random
 
+from rmaplab.check.engine import Run
 from rmaplab.check.execution import Laboratory
-from rmaplab.check.explore.result import Budget, Found, Result
+from rmaplab.check.explore.result import Budget, Result
+from rmaplab.check.explore.sampling import sample
 
 __all__ = ["explore"]
 
 
+class _Anyone:
+    def __init__(self, random: Random) -> None:
+        self.random = random
+
+    def start(self, run: Run) -> None:
+        """Nothing to prepare."""
+
+    def choose(self, enabled: list[int]) -> int:
+        return self.random.choice(enabled)
+
+
 def explore(laboratory: Laboratory, budget: Budget, *, seed: int = 1) -> Result:
     """Execute at random until the budget is spent or a violation is found. Never complete."""
-    result = Result()
-    start = time.monotonic()
-    spent = budget.clock()
     random = Random(seed)
-    try:
-        while not spent(result.executions):
-            execution = laboratory.execute()
-            run = execution.run
-            while run.violation is None:
-                enabled = run.enabled()
-                if not enabled:
-                    break
-                task = random.choice(enabled)
-                pending = run.tasks[task].pending
-                assert pending is not None
-                execution.step(task, random.randrange(pending.outcomes))
-            violation = execution.finish()
-            result.executions += 1
-            result.steps += len(run.trace)
-            if violation is not None:
-                choices = tuple((step.task, step.outcome) for step in run.trace)
-                result.found.append(Found(violation, choices, result.executions))
-                break
-    except KeyboardInterrupt:
-        result.interrupted = True
-    result.seconds = time.monotonic() - start
-    return result
+    return sample(laboratory, budget, random, _Anyone(random))

@@ -2,12 +2,16 @@
 """What explorers take and give."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.engine import Step
 from rmaplab.check.violation import Violation
+
+if TYPE_CHECKING:
+    from rmaplab.check.execution import Execution
 
 __all__ = ["Budget", "Choice", "Found", "Result", "signature"]
 
@@ -62,6 +66,32 @@ class Result:
     found: list[Found] = field(default_factory=list)
     states: set[Any] = field(default_factory=set)
     signatures: set[Any] = field(default_factory=set)
+
+    @contextmanager
+    def exploring(self) -> Iterator[None]:
+        """Measures the time; Ctrl-C ends the exploration with what there is."""
+        start = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.interrupted = True
+        self.seconds = time.monotonic() - start
+
+    def take(self, execution: "Execution", *, keep_states: bool = False, keep_signatures: bool = False) -> bool:
+        """Count an execution that has come to its end, and check that end. True if it violates something new."""
+        run = execution.run
+        if keep_states and run.done() and run.violation is None:
+            self.states.add(execution.state())
+        violation = execution.finish()
+        self.executions += 1
+        self.steps += len(run.trace)
+        if keep_signatures:
+            self.signatures.add(signature(run.trace, len(run.tasks)))
+        if violation is None or any(str(found.violation) == str(violation) for found in self.found):
+            return False
+        choices = tuple((step.task, step.outcome) for step in run.trace)
+        self.found.append(Found(violation, choices, self.executions))
+        return True
 
 
 def signature(trace: list[Step], tasks: int) -> tuple[object, ...]:
