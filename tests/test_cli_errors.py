@@ -13,20 +13,11 @@ from rmaplab.cli import main
 from rmaplab.trace.bundled import bundled_path
 from rmaplab.trace.schema import Meta, Trace
 from rmaplab.trace.store import read_trace, write_trace
+from tests.support.cli import one_line
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments), prog_name="rmaplab")
-
-
-def one_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("rmaplab: ")
-    for word in words:
-        assert word in lines[0], lines[0]
 
 
 @pytest.mark.parametrize("command", ["compare", "truth", "info"])

@@ -24,6 +24,7 @@ from rmaplab.check.world import World, library, load_worlds
 from rmaplab.cli import main
 from rmaplab.report.check import check_text
 from rmaplab.report.mutants import mutants_text
+from tests.support.cli import one_line
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
@@ -64,16 +65,6 @@ def two(tmp_path: Path) -> str:
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["check", *arguments], prog_name="rmaplab")
-
-
-def one_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("rmaplab: ")
-    for word in words:
-        assert word in lines[0], lines[0]
 
 
 def flat(text: str) -> str:

@@ -245,21 +245,6 @@ class CheckedLocks:
                 lock.read_released = joined
         self.run.touch_lock(lock, RELEASE_WRITE if write else RELEASE_READ)
 
-    # --- who holds what
-
-    def holds(self, kind: str, *key: Any, write: bool = False) -> bool:
-        """Does the running task hold that lock (for writing)?"""
-        task = self.run.task
-        assert task is not None
-        location = ("lock", " ".join(map(str, (kind, *key))))
-        return any(held.location == location and (not write or held.writer is task) for held in task.held)
-
-    def holds_kind(self, kind: str) -> bool:
-        """Does the running task hold any lock of that kind?"""
-        task = self.run.task
-        assert task is not None
-        return any(held.kind == kind for held in task.held)
-
     # --- the locks
 
     def mmap_read(self, mm: Any) -> Any:

@@ -57,20 +57,22 @@ def _not_cleared(design: Any) -> None:
     design.dup_anon_vma = dup_anon_vma
 
 
+def _trylock_mapped(design: Any, folio: Folio) -> tuple[Any, Any]:
+    """What a mapped folio names, and its lock, None if it could not be had: with the RCU section, no more is asked"""
+    locks = design.kernel.locks
+    with locks.rcu_read():
+        anon_vma = folio.mapping
+        if isinstance(anon_vma, AnonVma) and folio.mapcount:
+            return anon_vma, locks.anon_vma_trylock_read(anon_vma)
+    return anon_vma, None
+
+
 def _no_recheck_under_lock(design: Any) -> None:
     @contextmanager
     def read(folio: Folio) -> Iterator[AnonVma | None]:
-        locks = design.kernel.locks
-        guard = None
-        with locks.rcu_read():
-            anon_vma = folio.mapping
-            if isinstance(anon_vma, AnonVma) and folio.mapcount:
-                guard = locks.anon_vma_trylock_read(anon_vma)
-        if guard is None:
-            yield None
-            return
-        with guard:
-            yield anon_vma
+        anon_vma, guard = _trylock_mapped(design, folio)
+        with nullcontext() if guard is None else guard:
+            yield anon_vma if guard is not None else None
 
     design._folio_lock_anon_vma_read = read
 
@@ -201,12 +203,7 @@ def _no_split_lock(design: Any) -> None:
 def _recheck_late(design: Any) -> None:
     @contextmanager
     def read(folio: Folio) -> Iterator[AnonVma | None]:
-        locks = design.kernel.locks
-        guard = None
-        with locks.rcu_read():
-            anon_vma = folio.mapping
-            if isinstance(anon_vma, AnonVma) and folio.mapcount:
-                guard = locks.anon_vma_trylock_read(anon_vma)
+        anon_vma, guard = _trylock_mapped(design, folio)
         with nullcontext() if guard is None else guard:
             yield anon_vma if guard is not None and folio.mapcount else None
 
