@@ -181,7 +181,6 @@ class Run:
         self.report = report
         self.notes: list[str] = []
         self.locks: dict[Location, ModelLock] = {}
-        self.order: dict[tuple[Any, Any], str] = {}  # lock order learned: (held, acquired) -> where
         self.names: dict[int, tuple[Any, str]] = {}  # id -> (object, name)
         self.freed: dict[int, dict[int, int] | None] = {}  # id -> task -> its RCU section then; None: freed at once
         self.trees: dict[Any, Any] = {}  # mm -> its maple tree as readers under RCU see it (watch.Tree)

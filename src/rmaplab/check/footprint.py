@@ -22,7 +22,6 @@ __all__ = [
     "WRITE",
     "Footprint",
     "Location",
-    "conflict",
     "independent",
 ]
 
@@ -62,11 +61,6 @@ def _all_conflicts(mode: int) -> int:
 
 CONFLICTS: Final = tuple(_all_conflicts(mode) for mode in range(256))
 """By mode: all modes that conflict with one of its bits."""
-
-
-def conflict(one: int, other: int) -> bool:
-    """Do two accesses to one location conflict, by their modes?"""
-    return bool(CONFLICTS[one] & other)
 
 
 def independent(one: Footprint, other: Footprint) -> bool:

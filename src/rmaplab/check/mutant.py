@@ -98,9 +98,7 @@ class Finding:
 # --- leaving locks out
 
 _LOCKS = tuple(
-    name
-    for name in vars(CheckedLocks)
-    if not name.startswith("_") and name not in ("release", "rcu_read", "lockless")
+    name for name in vars(CheckedLocks) if not name.startswith("_") and name not in ("release", "rcu_read", "lockless")
 )
 _RETURN_NOTHING = ("anon_vma_drain", "free_pgtables", "vma_start_write")
 _left_out: ContextVar[tuple[str, ...]] = ContextVar("left_out", default=())

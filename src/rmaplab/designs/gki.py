@@ -10,7 +10,8 @@ of them, after hook 5 has upgraded the parent's.
 from typing import Any
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
-from rmaplab.designs.lazy_root import LazyRootDesign, Pinned
+from rmaplab.designs.lazy_root import LazyRootDesign
+from rmaplab.designs.lazy_walk import Pinned
 from rmaplab.errors import UserError
 from rmaplab.mm.kernel import Kernel
 from rmaplab.mm.mm import Mm
@@ -94,7 +95,7 @@ class GkiDesign(LazyMark, LazyRootDesign):
     def split_lock(self, pinned: Any) -> Any:
         """Hook 16: unchanged code finds the shared lock, too."""
         return (
-            self.kernel.locks.anon_vma_write(self.lock_of(pinned.root.vm_mm))
+            self.kernel.locks.anon_vma_write(self.lock_of(pinned.named.vm_mm))
             if isinstance(pinned, Pinned)
             else super().split_lock(pinned)
         )

@@ -17,7 +17,7 @@ from typing import Any
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
 from rmaplab.designs.gki import LazyLock, LazyMark
 from rmaplab.designs.lazy_root import mapping_base
-from rmaplab.designs.lazy_walk import EXITING, locked_places, pinned_places, unlocked_places
+from rmaplab.designs.lazy_walk import EXITING, Pinned, locked_places, pinned_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
@@ -26,17 +26,6 @@ from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
 __all__ = ["GkiMmDesign"]
-
-
-class PinnedMm:
-    """What hook 4 holds of a lazy folio: its mm, and perhaps the VMAs that may map it, locked."""
-
-    __slots__ = ("guards", "mm", "places")
-
-    def __init__(self, mm: Mm) -> None:
-        self.mm = mm
-        self.places: list[tuple[Vma, int]] = []
-        self.guards: list[Any] = []
 
 
 def _at_base_0(vma: Vma) -> bool:
@@ -111,7 +100,7 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
 
     def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """The VMAs at the address that the index is."""
-        if isinstance(pinned, PinnedMm) and self.pin_locks_vmas:
+        if isinstance(pinned, Pinned) and self.pin_locks_vmas:
             yield from pinned_places(pinned.places, folio)
             return
         while isinstance(folio.mapping, Mm):
@@ -175,17 +164,15 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
                 return None
         return super().folio_get_anon_vma(folio)
 
-    def _pin(self, folio: Folio, mm: Mm) -> PinnedMm:
-        pinned = PinnedMm(mm)
+    def _pin(self, folio: Folio, mm: Mm) -> Pinned:
+        pinned = Pinned(mm)
         self.kernel.mmgrab(mm)
         if self.mm_by_rcu:
             mm.mmget_not_zero()  # the caller is a user already
         if not self.pin_locks_vmas:
             return pinned
         try:
-            for vma, address, guard in locked_places(mm, 0, folio, _at_base_0):
-                pinned.places.append((vma, address))
-                pinned.guards.append(guard)
+            pinned.lock(locked_places(mm, 0, folio, _at_base_0))
             if folio.mapping is not mm:
                 raise WalkContended(mm)
         except WalkContended:
@@ -194,15 +181,13 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
         return pinned
 
     def put_anon_vma(self, pinned: Any) -> None:
-        if not isinstance(pinned, PinnedMm):
+        if not isinstance(pinned, Pinned):
             super().put_anon_vma(pinned)
             return
-        for guard in pinned.guards:
-            with guard:
-                pass
+        pinned.unlock()
         if self.mm_by_rcu:
-            self.kernel.mmput_async(pinned.mm)
-        self.kernel.mmdrop(pinned.mm)
+            self.kernel.mmput_async(pinned.named)
+        self.kernel.mmdrop(pinned.named)
 
     # --- hook 5
 
@@ -257,8 +242,8 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
 
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
         """Hook 16: unchanged code finds the shared lock."""
-        if isinstance(pinned, PinnedMm):
-            return self.kernel.locks.anon_vma_write(self.lock_of(pinned.mm))  # type: ignore[no-any-return]
+        if isinstance(pinned, Pinned):
+            return self.kernel.locks.anon_vma_write(self.lock_of(pinned.named))  # type: ignore[no-any-return]
         return super().split_lock(pinned)
 
     def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
-from rmaplab.designs.lazy_walk import EXITING, Place, locked_places, pinned_places, unlocked_places
+from rmaplab.designs.lazy_walk import EXITING, Pinned, Place, locked_places, pinned_places, unlocked_places
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
@@ -43,17 +43,6 @@ class LazyRoot:
             return False
         self.refs += 1
         return True
-
-
-class Pinned:
-    """What hook 4 holds of a lazy folio: its root, and, where the design says so, the VMAs that may map it, locked."""
-
-    __slots__ = ("guards", "places", "root")
-
-    def __init__(self, root: Vma) -> None:
-        self.root = root
-        self.places: list[tuple[Vma, int]] = []
-        self.guards: list[Any] = []
 
 
 def mapping_base(vma: Vma) -> int:
@@ -277,9 +266,7 @@ class LazyRootDesign(AnonVmaDesign):
         if not self.pin_locks_vmas:
             return pinned
         try:
-            for vma, address, guard in self._locked(folio, root):
-                pinned.places.append((vma, address))
-                pinned.guards.append(guard)
+            pinned.lock(self._locked(folio, root))
             if folio.mapping is not root:
                 raise WalkContended(root.vm_mm)
         except WalkContended:
@@ -291,12 +278,10 @@ class LazyRootDesign(AnonVmaDesign):
         if not isinstance(pinned, Pinned):
             super().put_anon_vma(pinned)
             return
-        for guard in pinned.guards:
-            with guard:
-                pass
+        pinned.unlock()
         if self.root_pins_mm:
-            self.kernel.mmput_async(pinned.root.vm_mm)
-        self._put_root(pinned.root)
+            self.kernel.mmput_async(pinned.named.vm_mm)
+        self._put_root(pinned.named)
 
     # --- hook 6
 

@@ -18,13 +18,37 @@ from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.mm import Mm
 from rmaplab.mm.vma import Vma
 
-__all__ = ["EXITING", "Place", "locked_places", "pinned_places", "unlocked_places"]
+__all__ = ["EXITING", "Pinned", "Place", "locked_places", "pinned_places", "unlocked_places"]
 
 EXITING = object()
 """In place of what a folio names: its process has no users left."""
 
 Place = tuple[Vma, int, Any]
 """A VMA, the address of the folio's first page in it, and the VMA's lock, held: whoever gets it lets it go."""
+
+
+class Pinned:
+    """What hook 4 holds of a lazy folio: what its mapping names, and, where the design says so, the locks of the VMAs
+    that may map it."""
+
+    __slots__ = ("guards", "named", "places")
+
+    def __init__(self, named: Any) -> None:
+        self.named = named
+        self.places: list[tuple[Vma, int]] = []
+        self.guards: list[Any] = []
+
+    def lock(self, places: Iterable[Place]) -> None:
+        """Keep the locks of these places, one by one: they are held also if the next cannot be had."""
+        for vma, address, guard in places:
+            self.places.append((vma, address))
+            self.guards.append(guard)
+
+    def unlock(self) -> None:
+        """Let the locks go."""
+        for guard in self.guards:
+            with guard:
+                pass
 
 
 def locked_places(mm: Mm, base: int, folio: Folio, belongs: Callable[[Vma], bool]) -> Iterator[Place]:
