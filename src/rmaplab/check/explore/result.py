@@ -21,7 +21,7 @@ Choice = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to look: a number of executions, seconds; None = no limit. Raises StopIteration nowhere: asked."""
+    """How long to look: a number of executions, seconds; None = no limit."""
 
     executions: int | None = None
     seconds: float | None = None
