@@ -57,13 +57,13 @@ class _Execution:
             if self.values[name] == op[2]:
                 raise Violation("toy", f"{name} is {op[2]}")
         elif kind == "try":
-            guard = self.locks._try(self.locks._lock("folio", name), True)
+            guard = self.locks._try(self.locks._lock("folio", cell), True)
             out.append(guard is not None)
             if guard is not None:
                 with guard:
                     block(op[2])
         else:  # "W" or "R": a lock for writing or reading
-            lock = self.locks._lock("folio" if kind.endswith("t") else "anon_vma", name)
+            lock = self.locks._lock("folio" if kind.endswith("t") else "anon_vma", cell)
             with self.locks._acquire(lock, kind[0] == "W"):
                 block(op[2])
 

@@ -50,6 +50,7 @@ class ModelLock:
     """One lock of the modelled kernel.
 
     kind: class of the lock, for the lock order: "mmap_lock", "vma", "anon_vma", "folio", "ptl", "page_table_lock"
+    subject, index: what it locks: an mm, a VMA, a root anon_vma, a folio; of an mm, which page table; text: in words
     owner: the object that it lies in, if that may be freed
     writer: the task that holds it exclusively; readers: those that share it
     released: clock of the last exclusive release; read_released: joined clocks of the shared ones since
@@ -58,6 +59,9 @@ class ModelLock:
     """
 
     kind: str
+    subject: Any
+    index: int | None
+    text: str
     location: Location
     sleeps: bool
     owner: Any = None
@@ -180,7 +184,7 @@ class Run:
         self.tryfail = tryfail
         self.report = report
         self.notes: list[str] = []
-        self.locks: dict[Location, ModelLock] = {}
+        self.locks: dict[tuple[str, int, int | None], ModelLock] = {}  # kind, id of the subject, index
         self.names: dict[int, tuple[Any, str]] = {}  # id -> (object, name)
         self.freed: dict[int, dict[int, int] | None] = {}  # id -> task -> its RCU section then; None: freed at once
         self.trees: dict[Any, Any] = {}  # mm -> its maple tree as readers under RCU see it (watch.Tree)
@@ -245,7 +249,7 @@ class Run:
         )
         if self.report:
             step.where, step.operation = pending.where, operation
-            step.held = tuple(lock.location[1] for lock in task.held)
+            step.held = tuple(lock.text for lock in task.held)
         self.trace.append(step)
         if len(self.trace) > STEPS and self.violation is None:
             self.violation = Violation(STEP_BOUND, f"more than {STEPS} steps: this world does not end by itself")
@@ -435,15 +439,16 @@ class Run:
         who = task.name if task is not None else "a check"
         raise Violation(USE_AFTER_FREE, f"{who} reaches {self.name(obj)}, which was freed")
 
-    def free(self, obj: Any, groups: tuple[str, ...], rcu: bool) -> None:
-        """`obj` is freed: now, or at the end of a grace period, which comes as early as it can."""
+    def free(self, obj: Any, groups: Callable[[type], tuple[str, ...]], rcu: bool) -> None:
+        """`obj`, with these fields by its class, is freed: now, or at the end of a grace period, which comes as early
+        as it can."""
         name = self.name(obj)
         if id(obj) in self.freed:
             raise Violation(USE_AFTER_FREE, f"{name} is freed twice")
         if self.task is None:
             self.freed[id(obj)] = None
             return
-        for group in groups:
+        for group in groups(type(obj)):
             self.touch((name, group), WRITE)
         if rcu:
             self.touch(("rcu", "grace period"), WRITE)
@@ -455,4 +460,4 @@ class Run:
         """The lock in words, with who holds it."""
         holders = [lock.writer] if lock.writer is not None else lock.readers
         by = f", held by {', '.join(task.name for task in holders)}" if holders else ""
-        return f"{lock.location[1]} ({lock.kind}){by}"
+        return f"{lock.text} ({lock.kind}){by}"

@@ -69,7 +69,7 @@ class CheckedSlab(SlabCache):
     def free(self, obj: Any) -> None:
         super().free(obj)
         run = self.run
-        run.free(obj, groups_of(type(obj)), self.rcu or self.name in BY_RCU)
+        run.free(obj, groups_of, self.rcu or self.name in BY_RCU)
         if self.reuse and run.task is not None:
             run.touch(("slab", self.name), 2)
             self.free_list.append(obj)
@@ -91,7 +91,7 @@ class CheckedMemMap(ContentsMap):
         self._free_large.setdefault(nr_pages, []).append(pfn)
         for page in range(pfn, pfn + nr_pages):
             self.contents.pop(page, None)
-        run.free(folio, groups_of(Folio), False)
+        run.free(folio, groups_of, False)
 
     def alloc(self) -> Folio:
         return self.alloc_large(1)
@@ -130,7 +130,7 @@ class CheckedKernel(Kernel):
         return CheckedSlab(name, number, size, self.run, self.reuse)
 
     def mm_free(self, mm: Mm) -> None:
-        self.run.free(mm, groups_of(Mm), getattr(self.hooks, "mm_by_rcu", False))
+        self.run.free(mm, groups_of, getattr(self.hooks, "mm_by_rcu", False))
 
     def mm_alloc(self) -> Mm:
         mm = super().mm_alloc()

@@ -18,7 +18,6 @@ from rmaplab.check.footprint import (
     TRY_READ,
     TRY_WRITE,
     WRITE,
-    Location,
 )
 from rmaplab.check.violation import BAD_DEREFERENCE, LOCK_ORDER, LOCK_RULE, SLEEP_IN_RCU, USE_AFTER_FREE, Violation
 from rmaplab.mm.bug import KernelBug
@@ -124,11 +123,13 @@ class CheckedLocks:
 
     # --- machinery
 
-    def _lock(self, kind: str, *key: Any) -> ModelLock:
-        location: Location = ("lock", " ".join(map(str, (kind, *key))))
-        lock = self.run.locks.get(location)
+    def _lock(self, kind: str, subject: Any, index: int | None = None) -> ModelLock:
+        run = self.run
+        lock = run.locks.get((kind, id(subject), index))
         if lock is None:
-            lock = self.run.locks[location] = ModelLock(kind, location, kind not in SPINS)
+            text = f"{kind} {run.name(subject)}" if index is None else f"{kind} {run.name(subject)} {index}"
+            lock = ModelLock(kind, subject, index, text, ("lock", text), kind not in SPINS)
+            run.locks[kind, id(subject), index] = lock  # which holds the subject, so that nothing else gets its id
         return lock
 
     def _acquire(self, lock: ModelLock, write: bool) -> Any:
@@ -138,7 +139,7 @@ class CheckedLocks:
             return _NOTHING
         self._may_wait(task, lock)
         how = "" if lock.kind in (*SPINS, "folio") else " for writing" if write else " for reading"
-        run.point(f"lock {lock.location[1]}{how}", lock, write)
+        run.point(f"lock {lock.text}{how}", lock, write)
         self._take(task, lock, write)
         run.touch_lock(lock, ACQUIRE_WRITE if write else ACQUIRE_READ)
         return _Guard(self, lock, write)
@@ -149,7 +150,7 @@ class CheckedLocks:
         if task is None:
             return _NOTHING
         outcomes = 2 if task.failures < run.tryfail else 1
-        outcome = run.point(f"trylock {lock.location[1]}", outcomes=outcomes)
+        outcome = run.point(f"trylock {lock.text}", outcomes=outcomes)
         mode = TRY_WRITE if write else TRY_READ
         if outcome or not lock.free_for(write) or (allowed is not None and not allowed()):
             task.failures += outcome
@@ -162,18 +163,18 @@ class CheckedLocks:
 
     def _may_wait(self, task: Task, lock: ModelLock) -> None:
         if lock.writer is task or task in lock.readers:
-            raise Violation(LOCK_RULE, f"{task.name} waits for {lock.location[1]}, which it holds itself")
+            raise Violation(LOCK_RULE, f"{task.name} waits for {lock.text}, which it holds itself")
         if lock.sleeps:
             spin = next((held for held in task.held if not held.sleeps), None)
             if task.rcu or spin is not None:
-                where = "in an RCU read-side section" if task.rcu else f"under {spin.location[1] if spin else ''}"
-                raise Violation(SLEEP_IN_RCU, f"{task.name} may sleep for {lock.location[1]} {where}")
+                where = "in an RCU read-side section" if task.rcu else f"under {spin.text if spin else ''}"
+                raise Violation(SLEEP_IN_RCU, f"{task.name} may sleep for {lock.text} {where}")
         for held in task.held:
             if held.kind != lock.kind and (held.kind, lock.kind) not in self.order:
                 self._learn(task, held, lock)
 
     def _learn(self, task: Task, held: ModelLock, lock: ModelLock) -> None:
-        self.order[held.kind, lock.kind] = f"{task.name}: {held.location[1]}, then {lock.location[1]}"
+        self.order[held.kind, lock.kind] = f"{task.name}: {held.text}, then {lock.text}"
         reachable: set[str] = set()
         todo = [lock.kind]
         while todo:
@@ -212,7 +213,7 @@ class CheckedLocks:
         task = run.task
         assert task is not None
         if lock.kind in TRIED:
-            run.point(f"unlock {lock.location[1]}")
+            run.point(f"unlock {lock.text}")
         if lock.owner is not None:
             run.alive(lock.owner)
         run.visit(None)
@@ -248,13 +249,13 @@ class CheckedLocks:
     # --- the locks
 
     def mmap_read(self, mm: Any) -> Any:
-        return self._acquire(self._lock("mmap_lock", self.run.name(mm)), False)
+        return self._acquire(self._lock("mmap_lock", mm), False)
 
     def mmap_write(self, mm: Any) -> Any:
-        return self._acquire(self._lock("mmap_lock", self.run.name(mm)), True)
+        return self._acquire(self._lock("mmap_lock", mm), True)
 
     def mmap_read_trylock(self, mm: Any) -> Any:
-        return self._try(self._lock("mmap_lock", self.run.name(mm)), False)
+        return self._try(self._lock("mmap_lock", mm), False)
 
     def vma_start_read(self, vma: Any) -> Any:
         if self.run.task is None:
@@ -264,17 +265,17 @@ class CheckedLocks:
             self.run.alive(vma)
             return any(other is vma for other in vma.raw_mm().raw_vmas())
 
-        return self._try(self._lock("vma", self.run.name(vma)), False, attached)
+        return self._try(self._lock("vma", vma), False, attached)
 
     def vma_start_write(self, vma: Any) -> None:
         run = self.run
         task = run.task
         if task is None:
             return
-        lock = self._lock("vma", run.name(vma))
+        lock = self._lock("vma", vma)
         if lock.writer is task:
             return
-        mmap = self._lock("mmap_lock", run.name(vma.vm_mm))
+        mmap = self._lock("mmap_lock", vma.vm_mm)
         if mmap.writer is not task:
             raise Violation(LOCK_RULE, f"{task.name} locks {run.name(vma)} for writing without its mmap lock")
         self._acquire(lock, True)
@@ -287,7 +288,7 @@ class CheckedLocks:
             self.run.alive(root)
         if root is None:
             raise Violation(BAD_DEREFERENCE, f"{self.run.name(anon_vma)} has no root yet")
-        lock = self._lock("anon_vma", self.run.name(root))
+        lock = self._lock("anon_vma", root)
         lock.owner = root
         return lock
 
@@ -308,7 +309,7 @@ class CheckedLocks:
         lock = self._rmap_lock(anon_vma)
         if any(held is lock for held in task.held):
             return
-        run.point(f"is {lock.location[1]} locked?")
+        run.point(f"is {lock.text} locked?")
         run.touch_lock(lock, TRY_WRITE)
         if not lock.free_for(True):
             with self._acquire(lock, True):
@@ -320,38 +321,36 @@ class CheckedLocks:
         if task is None:
             return _NOTHING
         i = address >> PMD_SHIFT
-        name = run.name(mm)
-        lock = self._lock("ptl", name, i)
+        lock = self._lock("ptl", mm, i)
         if lock.writer is task:
-            raise Violation(LOCK_RULE, f"{task.name} takes {lock.location[1]} twice")
-        if not (task.lockless or self._keeps_tables(task, mm, name)):
+            raise Violation(LOCK_RULE, f"{task.name} takes {lock.text} twice")
+        if not (task.lockless or self._keeps_tables(task, mm)):
             raise Violation(
-                LOCK_RULE, f"{task.name} walks the page tables of {name} with neither mmap, VMA nor rmap lock"
+                LOCK_RULE, f"{task.name} walks the page tables of {run.name(mm)} with neither mmap, VMA nor rmap lock"
             )
         guard = self._acquire(lock, True)
-        run.visit(("tables", name, i))
+        run.visit(("tables", run.name(mm), i))
         return guard
 
-    def _keeps_tables(self, task: Task, mm: Any, name: str) -> bool:
-        mmap = f"mmap_lock {name}"
+    def _keeps_tables(self, task: Task, mm: Any) -> bool:
         for held in task.held:
-            if held.kind == "anon_vma" or held.location[1] == mmap:
+            if held.kind == "anon_vma" or (held.kind == "mmap_lock" and held.subject is mm):
                 return True
-            if held.kind == "vma" and any(held.location[1] == f"vma {self.run.name(v)}" for v in mm.raw_vmas()):
+            if held.kind == "vma" and any(held.subject is vma for vma in mm.raw_vmas()):
                 return True
         return False
 
     def page_table_lock(self, mm: Any) -> Any:
-        return self._acquire(self._lock("page_table_lock", self.run.name(mm)), True)
+        return self._acquire(self._lock("page_table_lock", mm), True)
 
     def folio_list(self, members: Any) -> Any:
-        return self._acquire(self._lock("folio_list", self.run.name(members)), True)
+        return self._acquire(self._lock("folio_list", members), True)
 
     def folio(self, folio: Any) -> Any:
-        return self._acquire(self._lock("folio", self.run.name(folio)), True)
+        return self._acquire(self._lock("folio", folio), True)
 
     def folio_trylock(self, folio: Any) -> Any:
-        return self._try(self._lock("folio", self.run.name(folio)), True)
+        return self._try(self._lock("folio", folio), True)
 
     def rcu_read(self) -> Any:
         return _Section(self.run, "rcu") if self.run.task is not None else _NOTHING
@@ -361,7 +360,7 @@ class CheckedLocks:
 
     def retry_later(self, mm: Any) -> None:
         if self.run.task is not None:
-            with self._acquire(self._lock("mmap_lock", self.run.name(mm)), False):
+            with self._acquire(self._lock("mmap_lock", mm), False):
                 pass
 
     def free_pgtables(self, mm: Any, start: int, end: int) -> None:

@@ -6,9 +6,8 @@ was freed betrays itself by its missing attributes (what it named is deleted), o
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from rmaplab.check.violation import (
     COW_ISOLATION,
@@ -36,13 +35,15 @@ Place = tuple[Mm, int]
 """An address space and a virtual page number; of a PMD entry the first."""
 
 
-@contextmanager
-def _live_objects_only(what: str) -> Iterator[None]:
-    """A freed object has lost the attributes that the design deletes."""
+_T = TypeVar("_T")
+
+
+def _live_objects_only(what: str, folio: Folio, walk: Callable[[], _T]) -> _T:
+    """What `walk` of `folio` gives. A freed object has lost the attributes that the design deletes."""
     try:
-        yield
+        return walk()
     except AttributeError as error:
-        raise Violation(USE_AFTER_FREE, f"{what} reached a freed object: {error}") from error
+        raise Violation(USE_AFTER_FREE, f"{what} of {folio} reached a freed object: {error}") from error
 
 
 def _name(mm: Mm, vpn: int) -> str:
@@ -120,14 +121,13 @@ def _check_exclusive(folio: Folio, places: dict[Place, int]) -> None:
 
 def _check_folio_walks(kernel: Kernel, live: list[Mm], folio: Folio, places: dict[Place, int]) -> None:
     """As reclaim, migration, folio_referenced and folio split do (rmap_walk); as memory failure does."""
-    walks: list[tuple[str, Callable[[], Iterable[tuple[Vma, int]]]]] = [
-        ("rmap_walk_ksm" if folio_test_ksm(folio) else "rmap_walk_anon", lambda: visits(kernel, folio)),
+    walks: list[tuple[str, Callable[[], list[tuple[Vma, int]]]]] = [
+        ("rmap_walk_ksm" if folio_test_ksm(folio) else "rmap_walk_anon", lambda: list(visits(kernel, folio))),
     ]
     if not folio_test_ksm(folio):
-        walks.append(("collect_procs_anon", lambda: kernel.hooks.collect_procs_anon(folio)))
+        walks.append(("collect_procs_anon", lambda: list(kernel.hooks.collect_procs_anon(folio))))
     for name, walk in walks:
-        with _live_objects_only(f"{name} of {folio}"):
-            found = list(walk())
+        found = _live_objects_only(name, folio, walk)
         reached: set[Place] = set()
         for vma, address in found:
             mm = vma.vm_mm
@@ -141,8 +141,7 @@ def _check_folio_walks(kernel: Kernel, live: list[Mm], folio: Folio, places: dic
                 continue
             raise Violation(WALK_MISSES_PTE, f"{name} of {folio} does not reach {_name(mm, vpn)}")
     if folio.nr_pages == 1:
-        with _live_objects_only(f"collect_procs of {folio}"):
-            kill = collect_procs(kernel, folio)
+        kill = _live_objects_only("collect_procs", folio, lambda: collect_procs(kernel, folio))
         for mm, vpn in places:
             if mm not in kill and not _is_stray(folio, mm, vpn):
                 raise Violation(WALK_MISSES_PTE, f"memory failure would not kill {_name(mm, vpn)}, which maps {folio}")

@@ -178,8 +178,10 @@ class _VmaAnonVma(_Atomic):
 def _mmap(run: Run, mm: Any, write: bool) -> bool:
     task = run.task
     assert task is not None
-    name = f"mmap_lock {run.name(mm)}"
-    return any(held.location[1] == name and (not write or held.writer is task) for held in task.held)
+    for held in task.held:
+        if held.subject is mm and held.kind == "mmap_lock":
+            return not write or held.writer is task
+    return False
 
 
 def _vma_rule(run: Run, vma: Any, group: str, write: bool) -> None:
@@ -190,17 +192,17 @@ def _vma_rule(run: Run, vma: Any, group: str, write: bool) -> None:
     mm = vma.raw_mm()
     if not any(other is vma for other in mm.raw_vmas()):
         return
-    mine = f"vma {run.name(vma)}"
+    mine = next((held for held in task.held if held.subject is vma and held.kind == "vma"), None)
     if write:
-        if not _mmap(run, mm, True) or not any(held.location[1] == mine and held.writer is task for held in task.held):
+        if not _mmap(run, mm, True) or mine is None or mine.writer is not task:
             raise Violation(
                 LOCK_RULE,
                 f"{task.name} changes {run.name(vma)}.{group} without mmap lock and VMA lock, both for writing",
             )
         return
-    if not any(
-        held.location[1] == mine or held.kind in ("anon_vma", "page_table_lock") for held in task.held
-    ) and not _mmap(run, mm, False):
+    if mine is not None or _mmap(run, mm, False):
+        return
+    if not any(held.kind in ("anon_vma", "page_table_lock") for held in task.held):
         raise Violation(LOCK_RULE, f"{task.name} reads {run.name(vma)}.{group} with neither mmap, VMA nor rmap lock")
 
 
@@ -334,8 +336,8 @@ class WatchedTable(dict):  # type: ignore[type-arg]
     def _locked(self, run: Run) -> bool:
         task = run.task
         assert task is not None
-        name = f"ptl {run.name(self.pgd.mm)} {self.i}"
-        return any(held.location[1] == name for held in task.held)
+        mm, i = self.pgd.mm, self.i
+        return any(held.subject is mm and held.index == i for held in task.held)
 
     def _read(self, run: Run, vpn: int | None) -> None:
         location = (run.name(self.pgd.mm), "pte" if vpn is None else f"pte {vpn:#x}")
@@ -433,7 +435,7 @@ class WatchedPgd(dict):  # type: ignore[type-arg]
         name = run.name(self.mm)
         task = run.task
         assert task is not None
-        locked = any(held.kind == "ptl" and held.location[1].startswith(f"ptl {name} ") for held in task.held)
+        locked = any(held.kind == "ptl" and held.subject is self.mm for held in task.held)
         if not locked and not _mmap(run, self.mm, True):
             run.point(f"{'write' if write else 'read'} {name} page-table directory")
             run.visit(("tables", name, i))

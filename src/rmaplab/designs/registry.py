@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Finds designs by name: the entry points of the group ``rmaplab.designs``, ours and other people's."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from rmaplab.errors import UserError
@@ -29,22 +30,24 @@ def design_names(*, repaired: bool = False) -> list[str]:
     return sorted(names, key=lambda name: (name != "anon_vma", names[name], name))
 
 
-@cache
-def _entry_point(name: str) -> EntryPoint | None:
-    """Looked up once: to search the installed packages takes longer than many a run"""
-    return next((point for point in entry_points(group=GROUP) if point.name == name), None)
-
-
 def make_design(name: str) -> Hooks:
     """A fresh object of the design `name`.
 
     Raises UserError if there is none, or if it does not implement every hook.
     """
-    point = _entry_point(name)
+    return _maker(name)()
+
+
+@cache
+def _maker(name: str) -> Callable[[], Hooks]:
+    """What makes the design, known to be complete. Looked up once: to search the installed packages takes longer than
+    many a run, and the checker makes a design for each execution."""
+    point = next((point for point in entry_points(group=GROUP) if point.name == name), None)
     if point is None:
         raise UserError(f"no design {name!r}; known are {', '.join(design_names(repaired=True))}")
     try:
-        design: Any = point.load()()
+        make: Any = point.load()
+        design: Any = make()
     except Exception as error:
         raise UserError(f"design {name!r} ({point.value}) cannot be loaded: {error}") from error
     for hook in HOOKS:
@@ -53,4 +56,4 @@ def make_design(name: str) -> Hooks:
                 raise UserError(f"design {name!r} does not implement hook {hook.number} ({hook.functions}): {method}")
     if not callable(getattr(design, "attach", None)):
         raise UserError(f"design {name!r} has no attach()")
-    return design  # type: ignore[no-any-return]
+    return make  # type: ignore[no-any-return]
