@@ -10,7 +10,7 @@ from typing import Any
 from rmaplab.check.engine import Run, Step
 from rmaplab.check.machine import CheckedKernel
 from rmaplab.check.ops import Machine, Operation, page_name
-from rmaplab.check.oracle import check_gone, check_walks
+from rmaplab.check.oracle import Words, check_gone, check_walks
 from rmaplab.check.violation import (
     BAD_DEREFERENCE,
     COW_ISOLATION,
@@ -57,7 +57,7 @@ class _AsViolations:
 _AS_VIOLATIONS = _AsViolations()
 
 
-class Execution:
+class Execution(Words):
     """An execution in progress: `run` says who can go on, :meth:`finish` checks the end."""
 
     def __init__(self, laboratory: "Laboratory", report: bool = False) -> None:
@@ -69,8 +69,8 @@ class Execution:
         activate(self.run)
         self.design = laboratory.make_design()
         self.kernel = CheckedKernel(self.design, self.run, laboratory.order, reuse=world.reuse, thp=world.thp)
-        watch_walks(self.kernel, self.run)
         self.machine = Machine(self.kernel, world.cpus)
+        watch_walks(self.kernel, self.run, self)
         with _AS_VIOLATIONS:
             for operation in world.setup:
                 self.machine.apply(operation)
@@ -125,9 +125,7 @@ class Execution:
         for mm in mms:
             for vpn, entry in mm.anon_entries():
                 if entry & KIND_MASK == MIGRATION:
-                    raise Violation(
-                        WALK_MISSES_PTE, f"a migration entry stays behind at {page_name(vpn)} of {self._process(mm)}"
-                    )
+                    raise Violation(WALK_MISSES_PTE, f"a migration entry stays behind at {self.place(mm, vpn)}")
             for vma in mm.vmas:
                 if id(vma) in freed:
                     raise Violation(USE_AFTER_FREE, f"{self.run.name(vma)} was freed and is in the tree of its mm")
@@ -137,7 +135,7 @@ class Execution:
                     USE_AFTER_FREE,
                     f"{self.run.name(folio)} is mapped and names {self.run.name(folio.mapping)}, which was freed",
                 )
-        check_walks(kernel, mms)
+        check_walks(kernel, mms, self)
         for mm in mms:
             self._check_contents(mm)
         for mm in mms:
@@ -154,6 +152,12 @@ class Execution:
             folio.get()
             kernel.swap.folio_free_swap(folio)
             folio_put(kernel.mem, folio)
+
+    def place(self, mm: Mm, vpn: int) -> str:
+        return f"{page_name(vpn)} of {self._process(mm)}"
+
+    def of(self, obj: Any) -> str:
+        return self.run.name(obj)
 
     def _process(self, mm: Mm) -> str:
         return next((name for name, other in self.machine.mms.items() if other is mm), f"mm {mm.ident}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which kernel functions does the model execute? Its Python functions are named as the kernel's. For helpers of its own
-(a leading underscore) and methods the docstring tells if the kernel has the same one: first word, or in parentheses."""
+(a leading underscore) and methods the docstring tells if the kernel has the same one: first word, or in parentheses.
+What a design adds has no name in the kernel, and keeps its own."""
 
 import re
 from types import CodeType, FrameType
@@ -8,7 +9,34 @@ from types import CodeType, FrameType
 __all__ = ["kernel_functions", "kernel_name"]
 
 _MODEL = ("rmaplab.mm.", "rmaplab.designs.")
-_NOT = ("rmaplab.mm.pagetable", "rmaplab.mm.kernel", "rmaplab.mm.slab")
+_NOT = (
+    "rmaplab.mm.access",
+    "rmaplab.mm.kernel",
+    "rmaplab.mm.pagetable",
+    "rmaplab.mm.slab",
+    "rmaplab.designs.lazy_walk",  # parts of a design's rmap_walk_anon
+    "rmaplab.designs.vma_list",
+)
+_OURS = {
+    "dup_hook": "",
+    "folio_remove_rmap": "folio_remove_rmap_ptes",
+    "free_folio_and_swap_cache": "free_page_and_swap_cache",
+    "handle_write_fault": "handle_pte_fault",
+    "huge_possible": "",
+    "insert_below": "",
+    "insert_new_vma": "insert_vm_struct",
+    "map_new_page": "",
+    "populate_range": "populate_vma_page_range",
+    "prev_next": "",
+    "read_fault": "do_anonymous_page",
+    "shrink_folio": "shrink_folio_list",
+    "try_grab": "",
+    "vmas_in": "",
+    "zap_all": "unmap_vmas",
+    "zap_nonpresent": "zap_pte_range",
+    "zap_range": "unmap_page_range",
+}
+"""What of the model's public names the kernel calls otherwise, or has no function for."""
 _WORD = r"[a-z_]+_[a-z0-9_]+"
 _FIRST = re.compile(rf"({_WORD})(?=[:;,. (]|$)")
 _IN_PARENTHESES = re.compile(rf"\(({_WORD})(?=[;,)])")
@@ -40,6 +68,8 @@ def kernel_name(code: CodeType) -> str:
     'copy_pte_range'
     """
     name = code.co_name
+    if name in _OURS:
+        return _OURS[name]
     if name.startswith("<"):
         return ""
     method = "." in code.co_qualname.rpartition("<locals>.")[2]

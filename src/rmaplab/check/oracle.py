@@ -29,25 +29,36 @@ from rmaplab.mm.rmap import page_vma_mapped_walk, visits
 from rmaplab.mm.stable_node import folio_test_ksm
 from rmaplab.mm.vma import Vma
 
-__all__ = ["Oracle", "check_gone", "check_walks"]
+__all__ = ["Oracle", "Words", "check_gone", "check_walks"]
 
 Place = tuple[Mm, int]
 """An address space and a virtual page number; of a PMD entry the first."""
 
 
+class Words:
+    """How a report calls things."""
+
+    def place(self, mm: Mm, vpn: int) -> str:
+        """Of a process and a virtual page number."""
+        return f"mm {mm.ident} at {vpn << 12:#x}"
+
+    def of(self, obj: Any) -> str:
+        """Of a folio or a VMA."""
+        return str(obj)
+
+
+_WORDS = Words()
+
+
 _T = TypeVar("_T")
 
 
-def _live_objects_only(what: str, folio: Folio, walk: Callable[[], _T]) -> _T:
+def _live_objects_only(what: str, folio: Folio, words: Words, walk: Callable[[], _T]) -> _T:
     """What `walk` of `folio` gives. A freed object has lost the attributes that the design deletes."""
     try:
         return walk()
     except AttributeError as error:
-        raise Violation(USE_AFTER_FREE, f"{what} of {folio} reached a freed object: {error}") from error
-
-
-def _name(mm: Mm, vpn: int) -> str:
-    return f"mm {mm.ident} at {vpn << 12:#x}"
+        raise Violation(USE_AFTER_FREE, f"{what} of {words.of(folio)} reached a freed object: {error}") from error
 
 
 class _Scan:
@@ -57,7 +68,7 @@ class _Scan:
     swapped: slot -> entries that name it
     """
 
-    def __init__(self, kernel: Kernel, mms: Iterable[Mm]) -> None:
+    def __init__(self, kernel: Kernel, mms: Iterable[Mm], words: Words) -> None:
         self.mapped: dict[Folio, dict[Place, int]] = defaultdict(dict)
         self.swapped: dict[int, int] = defaultdict(int)
         for mm in mms:
@@ -66,45 +77,47 @@ class _Scan:
                 if kind == SWAP:
                     self.swapped[entry >> ENTRY_SHIFT] += 1
                 elif kind == MIGRATION:
-                    raise Violation(WALK_MISSES_PTE, f"a migration entry stayed behind in {_name(mm, vpn)}")
+                    raise Violation(WALK_MISSES_PTE, f"a migration entry stayed behind in {words.place(mm, vpn)}")
                 elif kind == PRESENT:
                     folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
                     if folio is None:
-                        raise Violation(USE_AFTER_FREE, f"{_name(mm, vpn)} maps a page that was freed")
+                        raise Violation(USE_AFTER_FREE, f"{words.place(mm, vpn)} maps a page that was freed")
                     self.mapped[folio][mm, vpn] = entry
 
 
-def check_walks(kernel: Kernel, mms: Iterable[Mm]) -> None:
+def check_walks(kernel: Kernel, mms: Iterable[Mm], words: Words = _WORDS) -> None:
     """Raise :class:`Violation` unless all that holds between operations holds for every live folio.
 
     mms: all live address spaces. No operation is in progress: no folio is isolated or under migration.
     """
     live = list(mms)
-    scan = _Scan(kernel, live)
+    scan = _Scan(kernel, live, words)
     for folio in kernel.mem.folios():
         places = scan.mapped.get(folio, {})
-        _check_counts(kernel, folio, places)
+        _check_counts(kernel, folio, places, words)
         if places:
-            _check_exclusive(folio, places)
-            _check_folio_walks(kernel, live, folio, places)
-    _check_swap(kernel, scan)
+            _check_exclusive(folio, places, words)
+            _check_folio_walks(kernel, live, folio, places, words)
+    _check_swap(kernel, scan, words)
 
 
-def _check_counts(kernel: Kernel, folio: Folio, places: dict[Place, int]) -> None:
+def _check_counts(kernel: Kernel, folio: Folio, places: dict[Place, int], words: Words) -> None:
     if folio.mapcount != len(places):
-        raise Violation(MAPCOUNT, f"{folio} is mapped by {len(places)} entries")
+        raise Violation(MAPCOUNT, f"{words.of(folio)} is mapped by {len(places)} entries")
     poisoned = folio.pfn in kernel.mem.poisoned
     refs = (folio in kernel.swap.slot_of) + poisoned
     if folio.refs != refs:
-        raise Violation(REFCOUNT, f"{folio} has {folio.refs} references besides its mappings, held are {refs}")
+        raise Violation(
+            REFCOUNT, f"{words.of(folio)} has {folio.refs} references besides its mappings, held are {refs}"
+        )
     if not places and not refs:
-        raise Violation(LEAK, f"nothing maps or holds {folio}")
+        raise Violation(LEAK, f"nothing maps or holds {words.of(folio)}")
     for mm, vpn in places if poisoned else ():
         if not _is_stray(folio, mm, vpn):
-            raise Violation(WALK_MISSES_PTE, f"{_name(mm, vpn)} still maps the broken page {folio.pfn:#x}")
+            raise Violation(WALK_MISSES_PTE, f"{words.place(mm, vpn)} still maps the broken page {folio.pfn:#x}")
 
 
-def _check_exclusive(folio: Folio, places: dict[Place, int]) -> None:
+def _check_exclusive(folio: Folio, places: dict[Place, int], words: Words) -> None:
     """A page that is exclusive has one mapping; one that is writable is exclusive (PageAnonExclusive)."""
     users: dict[int, int] = defaultdict(int)
     for (mm, vpn), entry in places.items():
@@ -113,13 +126,16 @@ def _check_exclusive(folio: Folio, places: dict[Place, int]) -> None:
         for page in range(folio.nr_pages) if whole else (first,):
             users[page] += 1
             if entry & WRITE and not folio.exclusive >> page & 1:
-                raise Violation(COW_ISOLATION, f"{_name(mm, vpn)} may write to page {page} of {folio}, not exclusive")
+                raise Violation(
+                    COW_ISOLATION,
+                    f"{words.place(mm, vpn)} may write to page {page} of {words.of(folio)}, not exclusive",
+                )
     for page, count in users.items():
         if count > 1 and folio.exclusive >> page & 1:
-            raise Violation(COW_ISOLATION, f"page {page} of {folio} is exclusive, mapped {count} times")
+            raise Violation(COW_ISOLATION, f"page {page} of {words.of(folio)} is exclusive, mapped {count} times")
 
 
-def _check_folio_walks(kernel: Kernel, live: list[Mm], folio: Folio, places: dict[Place, int]) -> None:
+def _check_folio_walks(kernel: Kernel, live: list[Mm], folio: Folio, places: dict[Place, int], words: Words) -> None:
     """As reclaim, migration, folio_referenced and folio split do (rmap_walk); as memory failure does."""
     walks: list[tuple[str, Callable[[], list[tuple[Vma, int]]]]] = [
         ("rmap_walk_ksm" if folio_test_ksm(folio) else "rmap_walk_anon", lambda: list(visits(kernel, folio))),
@@ -127,24 +143,31 @@ def _check_folio_walks(kernel: Kernel, live: list[Mm], folio: Folio, places: dic
     if not folio_test_ksm(folio):
         walks.append(("collect_procs_anon", lambda: list(kernel.hooks.collect_procs_anon(folio))))
     for name, walk in walks:
-        found = _live_objects_only(name, folio, walk)
+        found = _live_objects_only(name, folio, words, walk)
         reached: set[Place] = set()
         for vma, address in found:
             mm = vma.vm_mm
             if mm not in live or mm.vma_lookup(vma.vm_start) is not vma:
-                raise Violation(WALK_WRONG_VMA, f"{name} of {folio} visits {vma}, which is in no tree")
+                raise Violation(
+                    WALK_WRONG_VMA, f"{name} of {words.of(folio)} visits {words.of(vma)}, which is in no tree"
+                )
             if not vma.vm_start <= address < vma.vm_end:
-                raise Violation(WALK_WRONG_VMA, f"{name} of {folio} visits {vma} at {address:#x}, outside")
+                raise Violation(
+                    WALK_WRONG_VMA, f"{name} of {words.of(folio)} visits {words.of(vma)} at {address:#x}, outside"
+                )
             reached.update((mm, vpn) for vpn, _, _ in page_vma_mapped_walk(folio, vma, address))
         for mm, vpn in places.keys() - reached:
             if _is_stray(folio, mm, vpn):
                 continue
-            raise Violation(WALK_MISSES_PTE, f"{name} of {folio} does not reach {_name(mm, vpn)}")
+            raise Violation(WALK_MISSES_PTE, f"{name} of {words.of(folio)} does not reach {words.place(mm, vpn)}")
     if folio.nr_pages == 1:
-        kill = _live_objects_only("collect_procs", folio, lambda: collect_procs(kernel, folio))
+        kill = _live_objects_only("collect_procs", folio, words, lambda: collect_procs(kernel, folio))
         for mm, vpn in places:
             if mm not in kill and not _is_stray(folio, mm, vpn):
-                raise Violation(WALK_MISSES_PTE, f"memory failure would not kill {_name(mm, vpn)}, which maps {folio}")
+                raise Violation(
+                    WALK_MISSES_PTE,
+                    f"memory failure would not kill {words.place(mm, vpn)}, which maps {words.of(folio)}",
+                )
 
 
 def _is_stray(folio: Folio, mm: Mm, vpn: int) -> bool:
@@ -154,7 +177,7 @@ def _is_stray(folio: Folio, mm: Mm, vpn: int) -> bool:
     return not any(item.mm is mm and item.address == vpn << 12 for item in folio.mapping.items)
 
 
-def _check_swap(kernel: Kernel, scan: _Scan) -> None:
+def _check_swap(kernel: Kernel, scan: _Scan, words: Words) -> None:
     swap = kernel.swap
     for slot, count in swap.counts.items():
         if count != scan.swapped.get(slot, 0):
@@ -165,7 +188,7 @@ def _check_swap(kernel: Kernel, scan: _Scan) -> None:
         raise Violation(USE_AFTER_FREE, f"an entry names the free swap slot {slot}")
     for folio, slot in swap.slot_of.items():
         if any(swap.cache.get(slot + k) is not folio for k in range(folio.nr_pages)):
-            raise Violation(REFCOUNT, f"the swap cache does not find {folio} at slot {slot}")
+            raise Violation(REFCOUNT, f"the swap cache does not find {words.of(folio)} at slot {slot}")
 
 
 def check_gone(kernel: Kernel) -> None:
@@ -212,7 +235,7 @@ class Oracle:
                 continue
             for vpn in range(vma.vm_start >> 12, vma.vm_end >> 12) if inherited else ():
                 if vpn in inherited and vpn not in seen:
-                    raise Violation(COW_ISOLATION, f"{_name(child, vpn)} did not inherit {inherited[vpn]}")
+                    raise Violation(COW_ISOLATION, f"{_WORDS.place(child, vpn)} did not inherit {inherited[vpn]}")
 
     def exited(self, mm: Mm) -> None:
         """`mm` is gone."""
@@ -225,7 +248,7 @@ class Oracle:
         seen = {vpn: token for vpn, token in self._seen(mm).items() if token is not None}
         for vpn, token in seen.items():
             if token not in tokens:
-                raise Violation(COW_ISOLATION, f"{_name(mm, vpn)} has {token}, which it never had")
+                raise Violation(COW_ISOLATION, f"{_WORDS.place(mm, vpn)} has {token}, which it never had")
         self._expected[mm] = seen
 
     # --- checks
@@ -264,7 +287,9 @@ class Oracle:
             if token is None:
                 expected.pop(vpn, None)  # broken: the task is killed when it looks
             elif token != expected.get(vpn, 0):
-                raise Violation(COW_ISOLATION, f"{_name(mm, vpn)} sees {token} instead of {expected.get(vpn, 0)}")
+                raise Violation(
+                    COW_ISOLATION, f"{_WORDS.place(mm, vpn)} sees {token} instead of {expected.get(vpn, 0)}"
+                )
 
     def check_gone(self) -> None:
         """The same after every process has exited."""

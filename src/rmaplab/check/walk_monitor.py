@@ -15,6 +15,7 @@ from rmaplab.check.engine import Run
 from rmaplab.check.footprint import READ
 from rmaplab.check.machine import CheckedKernel
 from rmaplab.check.ops import page_name
+from rmaplab.check.oracle import Words
 from rmaplab.check.violation import WALK_MISSES_PTE, WALK_WRONG_VMA, Violation
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, PRESENT
@@ -57,7 +58,7 @@ class _Monitor:
         run.task = task
 
 
-def watch_walks(kernel: CheckedKernel, run: Run) -> None:
+def watch_walks(kernel: CheckedKernel, run: Run, words: Words) -> None:
     """Watch the walks of hook 3 on `kernel`."""
     hooks: Any = kernel.hooks
     original = hooks.rmap_walk_anon
@@ -79,8 +80,7 @@ def watch_walks(kernel: CheckedKernel, run: Run) -> None:
                 mm, vpn = min(monitor.owed, key=lambda place: (place[0].ident, place[1]))
                 raise Violation(
                     WALK_MISSES_PTE,
-                    f"a walk for {run.name(folio)} does not come to {page_name(vpn)} of mm {mm.ident}, which maps it "
-                    "all the time",
+                    f"a walk for {run.name(folio)} does not come to {words.place(mm, vpn)}, which maps it all the time",
                 )
         finally:
             run.monitors.remove(monitor)
