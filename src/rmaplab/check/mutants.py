@@ -221,7 +221,7 @@ def _root_not_held(design: Any) -> None:
             mapped = isinstance(root, Vma) and (pinned is not None or folio.mapcount > 0)
         yield root if mapped else None
 
-    design._mapped_root = mapped_root
+    design._mapped = mapped_root
 
 
 def _mm_not_held(design: Any) -> None:
@@ -232,7 +232,7 @@ def _mm_not_held(design: Any) -> None:
             mapped = isinstance(mm, Mm) and (pinned is not None or folio.mapcount > 0)
         yield mm if mapped else None
 
-    design._mapped_mm = mapped_mm
+    design._mapped = mapped_mm
 
 
 def _upgrade_one(design: Any) -> None:

@@ -10,19 +10,17 @@ What keeps the mm valid for a walker whose folio was just unmapped is no VMA any
 ``folio->mapping`` but not pinned it yet: extra hook 15.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
+from rmaplab.designs.anon_vma import AnonVma
 from rmaplab.designs.gki import LazyLock, LazyMark
 from rmaplab.designs.lazy_root import mapping_base
-from rmaplab.designs.lazy_walk import EXITING, Pinned, locked_places, pinned_places, unlocked_places
+from rmaplab.designs.lazy_walk import LazyWalk, Pinned
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
-from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.mm import Mm
-from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
 __all__ = ["GkiMmDesign"]
@@ -32,19 +30,45 @@ def _at_base_0(vma: Vma) -> bool:
     return vma.anon_vma is not None and not mapping_base(vma)
 
 
-class GkiMmDesign(LazyMark, AnonVmaDesign):
+class GkiMmDesign(LazyMark, LazyWalk):
     """`gki` without root VMAs.
 
     locks, opt_in: as in :class:`~rmaplab.designs.gki.GkiDesign`
     """
 
     name = "gki_mm"
-    walk_locks_vma = False  # as in LazyRootDesign
+    named = Mm
+    walk_locks_vma = False
     pin_locks_vmas = False
     mm_by_rcu = False  # mm_struct's memory is kept until a grace period has ended, and who walks becomes a user of it
 
     def __init__(self, *, locks: int = 1, opt_in: str = "start") -> None:
         self.init_mark(locks, opt_in)
+
+    # --- what a lazy folio names
+
+    def mm_of(self, named: Mm) -> Mm:
+        return named
+
+    def base_of(self, named: Mm) -> int:
+        return 0
+
+    def belongs_to(self, named: Mm) -> Callable[[Vma], bool]:
+        return _at_base_0
+
+    def walk_lock(self, named: Mm) -> AnonVma | None:
+        return self.lock_of(named)
+
+    def try_hold(self, named: Mm) -> bool:
+        return named.try_grab()
+
+    def let_go(self, named: Mm) -> None:
+        self.kernel.mmdrop(named)
+
+    def walker_is_user(self) -> bool:
+        return self.mm_by_rcu
+
+    # --- lazy VMAs
 
     @staticmethod
     def is_lazy(vma: Vma) -> bool:
@@ -95,99 +119,6 @@ class GkiMmDesign(LazyMark, AnonVmaDesign):
 
     def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
         folio.mapping = vma.vm_mm if self.is_lazy(vma) else vma.anon_vma
-
-    # --- hook 3
-
-    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
-        """The VMAs at the address that the index is."""
-        if isinstance(pinned, Pinned) and self.pin_locks_vmas:
-            yield from pinned_places(pinned.places, folio)
-            return
-        while isinstance(folio.mapping, Mm):
-            with self._mapped_mm(folio, pinned) as mm:
-                if mm is EXITING:
-                    return
-                if mm is not None:
-                    yield from self._mm_walk(folio, mm, locked)
-                    return
-            if not folio.mapcount:
-                return
-        yield from super().rmap_walk_anon(folio, pinned, locked)  # perhaps upgraded at this moment
-
-    def _mm_walk(self, folio: Folio, mm: Mm, locked: bool) -> Iterator[tuple[Vma, int]]:
-        if not self.walk_locks_vma:
-            with nullcontext() if locked else self.kernel.locks.anon_vma_read(self.lock_of(mm)):
-                yield from unlocked_places(mm, 0, folio, _at_base_0, lockless=False)
-            return
-        for vma, address, guard in locked_places(mm, 0, folio, _at_base_0):
-            with guard:
-                if folio.mapping is not mm:
-                    raise WalkContended(mm)  # upgraded before it was locked
-                yield vma, address
-
-    @contextmanager
-    def _mapped_mm(self, folio: Folio, pinned: Any = None) -> Iterator[Any]:
-        """The mm that a lazy folio names, held: by the caller, or else taken if the folio is mapped (mmgrab, if that is
-        still possible)."""
-        if pinned is not None:
-            yield folio.mapping
-            return
-        with self.kernel.locks.rcu_read():
-            mm = folio.mapping
-            held = isinstance(mm, Mm) and folio.mapcount > 0 and mm.try_grab()
-            if isinstance(mm, Mm) and not held and folio.mapcount and folio.mapping is mm:
-                raise UseAfterFree("a mapped folio names an mm that nobody holds any more")
-        user = held and self.mm_by_rcu and mm.mmget_not_zero()
-        try:
-            if held and self.mm_by_rcu and not user:
-                yield EXITING
-            else:
-                yield mm if held and folio.mapcount else None
-        finally:
-            if user:
-                self.kernel.mmput_async(mm)
-            if held:
-                self.kernel.mmdrop(mm)
-
-    # --- hook 4
-
-    def folio_get_anon_vma(self, folio: Folio) -> Any:
-        """Pins the mm (mmgrab), with the locks of the VMAs that may map the folio if the form has it so; or the
-        anon_vma."""
-        while isinstance(folio.mapping, Mm):
-            with self._mapped_mm(folio) as mm:
-                if mm is EXITING:
-                    raise WalkContended
-                if mm is not None:
-                    return self._pin(folio, mm)
-            if not folio.mapcount:
-                return None
-        return super().folio_get_anon_vma(folio)
-
-    def _pin(self, folio: Folio, mm: Mm) -> Pinned:
-        pinned = Pinned(mm)
-        self.kernel.mmgrab(mm)
-        if self.mm_by_rcu:
-            mm.mmget_not_zero()  # the caller is a user already
-        if not self.pin_locks_vmas:
-            return pinned
-        try:
-            pinned.lock(locked_places(mm, 0, folio, _at_base_0))
-            if folio.mapping is not mm:
-                raise WalkContended(mm)
-        except WalkContended:
-            self.put_anon_vma(pinned)
-            raise
-        return pinned
-
-    def put_anon_vma(self, pinned: Any) -> None:
-        if not isinstance(pinned, Pinned):
-            super().put_anon_vma(pinned)
-            return
-        pinned.unlock()
-        if self.mm_by_rcu:
-            self.kernel.mmput_async(pinned.named)
-        self.kernel.mmdrop(pinned.named)
 
     # --- hook 5
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the designs with a *root VMA* share: groups of lazy VMAs, their walk, and their upgrade.
+"""What the designs with a *root VMA* share: groups of lazy VMAs, and their upgrade.
 
 A group is the VMAs that were marked lazy with one root: in one mm, never forked, and mapped at one base (the address
 at which page index 0 would lie). Their folios name the root VMA; a walk finds them through the root's mm at
@@ -7,16 +7,15 @@ address = base + index. How a VMA is marked is the design's business (:meth:`Laz
 merge, mremap and exit are right: docs/designs/anon_vma_lazy.md.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
-from rmaplab.designs.lazy_walk import EXITING, Pinned, Place, locked_places, pinned_places, unlocked_places
+from rmaplab.designs.lazy_walk import LazyWalk, Pinned
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
-from rmaplab.mm.hooks import WalkContended
-from rmaplab.mm.slab import UseAfterFree
+from rmaplab.mm.mm import Mm
 from rmaplab.mm.vma import Vma
 
 __all__ = ["LazyRoot", "LazyRootDesign", "mapping_base"]
@@ -50,22 +49,15 @@ def mapping_base(vma: Vma) -> int:
     return vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT)
 
 
-class LazyRootDesign(AnonVmaDesign):
+class LazyRootDesign(LazyWalk):
     """Fields of a VMA besides `anon_vma`: `reserved1` the root that it holds (also after an upgrade, since folios may
     still name it), `reserved2` the :class:`LazyRoot` of a root.
 
-    What a form takes to be enough against changes of VMAs, page tables and processes:
-
-    walk_locks_vma: a walk holds the lock of each VMA that it looks at (vma_start_read), and gives up where it cannot
-        get it; otherwise it holds :meth:`walk_lock`
-    pin_locks_vmas: hook 4 holds the locks of all VMAs that may map the folio until it puts them
-    root_pins_mm: a root VMA holds its mm_struct (mmgrab), and who walks becomes a user of it (mmget_not_zero), since
-        exit_mmap frees VMAs without RCU
+    root_pins_mm: a root VMA holds its mm_struct (mmgrab), and who walks becomes a user of it
     """
 
     objects: ClassVar = (*AnonVmaDesign.objects, LazyRoot)
-    walk_locks_vma = True
-    pin_locks_vmas = True
+    named = Vma
     root_pins_mm = True
 
     # --- to be answered by the design
@@ -82,9 +74,31 @@ class LazyRootDesign(AnonVmaDesign):
         """May `vma` become lazy at its first fault?"""
         return True
 
-    def walk_lock(self, root: Vma) -> AnonVma | None:
-        """Whose lock a walk holds that locks no VMA; None: nobody's."""
-        return None
+    # --- what a lazy folio names
+
+    def mm_of(self, named: Vma) -> Mm:
+        return named.vm_mm
+
+    def base_of(self, named: Vma) -> int:
+        return named.reserved2.base  # type: ignore[no-any-return]
+
+    def belongs_to(self, named: Vma) -> Callable[[Vma], bool]:
+        return lambda vma: vma.reserved1 is named
+
+    def try_hold(self, named: Vma) -> bool:
+        return named.reserved2.try_get()  # type: ignore[no-any-return]
+
+    def let_go(self, named: Vma) -> None:
+        lazy: LazyRoot = named.reserved2
+        lazy.refs -= 1
+        if not lazy.refs:
+            mm = named.vm_mm
+            self._vmas.free(named)
+            if self.root_pins_mm:
+                self.kernel.mmdrop(mm)
+
+    def walker_is_user(self) -> bool:
+        return self.root_pins_mm
 
     # --- groups
 
@@ -98,16 +112,7 @@ class LazyRootDesign(AnonVmaDesign):
         root: Vma | None = vma.reserved1
         if root is not None:
             vma.reserved1 = None
-            self._put_root(root)
-
-    def _put_root(self, root: Vma) -> None:
-        lazy: LazyRoot = root.reserved2
-        lazy.refs -= 1
-        if not lazy.refs:
-            mm = root.vm_mm
-            self._vmas.free(root)
-            if self.root_pins_mm:
-                self.kernel.mmdrop(mm)
+            self.let_go(root)
 
     def _make_root(self, vma: Vma) -> bool:
         """`vma` becomes a root. False if an older group still needs it as its own."""
@@ -181,108 +186,6 @@ class LazyRootDesign(AnonVmaDesign):
     def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
         folio.mapping = self.lazy_root(vma) or self.owner(vma)
 
-    # --- hook 3
-
-    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
-        """A lazy folio: the VMAs of the root's mm at the address that base and index give, each under its VMA lock."""
-        if isinstance(pinned, Pinned) and self.pin_locks_vmas:
-            yield from pinned_places(pinned.places, folio)
-            return
-        while isinstance(folio.mapping, Vma):
-            with self._mapped_root(folio, pinned) as root:
-                if root is EXITING:
-                    return
-                if root is not None:
-                    yield from self._group_walk(folio, root, locked)
-                    return
-            if not folio.mapcount:
-                return
-        yield from super().rmap_walk_anon(folio, pinned, locked)  # perhaps upgraded at this moment
-
-    def _group_walk(self, folio: Folio, root: Vma, locked: bool) -> Iterator[tuple[Vma, int]]:
-        if not self.walk_locks_vma:
-            lock = self.walk_lock(root)
-            base, belongs = root.reserved2.base, self._in_group(root)
-            with nullcontext() if lock is None or locked else self.kernel.locks.anon_vma_read(lock):
-                yield from unlocked_places(root.vm_mm, base, folio, belongs, lockless=lock is None)
-            return
-        for vma, address, guard in self._locked(folio, root):
-            with guard:
-                if folio.mapping is not root:
-                    raise WalkContended(root.vm_mm)  # upgraded before it was locked
-                yield vma, address
-
-    @staticmethod
-    def _in_group(root: Vma) -> Callable[[Vma], bool]:
-        return lambda vma: vma.reserved1 is root
-
-    def _locked(self, folio: Folio, root: Vma) -> Iterator[Place]:
-        return locked_places(root.vm_mm, root.reserved2.base, folio, self._in_group(root))
-
-    @contextmanager
-    def _mapped_root(self, folio: Folio, pinned: Any = None) -> Iterator[Any]:
-        """The root of a lazy folio, held: by the caller, or else taken if the folio is mapped. RCU keeps the VMA's
-        memory until it is held. EXITING: its process is being torn down, and takes the entries with it."""
-        if pinned is not None:
-            yield folio.mapping
-            return
-        with self.kernel.locks.rcu_read():
-            root = folio.mapping
-            held = isinstance(root, Vma) and folio.mapcount > 0 and root.reserved2.try_get()
-            if isinstance(root, Vma) and not held and folio.mapcount and folio.mapping is root:
-                raise UseAfterFree("a mapped folio names a root VMA that nobody holds any more")
-        user = held and self.root_pins_mm and root.vm_mm.mmget_not_zero()
-        try:
-            if held and self.root_pins_mm and not user:
-                yield EXITING
-            else:
-                yield root if held and folio.mapcount else None
-        finally:
-            if user:
-                self.kernel.mmput_async(root.vm_mm)
-            if held:
-                self._put_root(root)
-
-    # --- hook 4
-
-    def folio_get_anon_vma(self, folio: Folio) -> Any:
-        """Pins the root VMA; if the form has it so with the locks of the VMAs that may map the folio, so that nobody
-        unmaps, moves or forks it while it is under migration or being split. Or pins the anon_vma."""
-        while isinstance(folio.mapping, Vma):
-            with self._mapped_root(folio) as root:
-                if root is EXITING:
-                    raise WalkContended
-                if root is not None:
-                    return self._pin(folio, root)
-            if not folio.mapcount:
-                return None
-        return super().folio_get_anon_vma(folio)
-
-    def _pin(self, folio: Folio, root: Vma) -> Pinned:
-        pinned = Pinned(root)
-        root.reserved2.refs += 1
-        if self.root_pins_mm:
-            root.vm_mm.mmget_not_zero()  # the caller is a user already
-        if not self.pin_locks_vmas:
-            return pinned
-        try:
-            pinned.lock(self._locked(folio, root))
-            if folio.mapping is not root:
-                raise WalkContended(root.vm_mm)
-        except WalkContended:
-            self.put_anon_vma(pinned)
-            raise
-        return pinned
-
-    def put_anon_vma(self, pinned: Any) -> None:
-        if not isinstance(pinned, Pinned):
-            super().put_anon_vma(pinned)
-            return
-        pinned.unlock()
-        if self.root_pins_mm:
-            self.kernel.mmput_async(pinned.named.vm_mm)
-        self._put_root(pinned.named)
-
     # --- hook 6
 
     def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> bool | None:
@@ -338,7 +241,7 @@ class LazyRootDesign(AnonVmaDesign):
     def vm_area_free(self, vma: Vma) -> None:
         """A root that others hold stays until they are gone."""
         if vma.reserved2 is not None:
-            self._put_root(vma)
+            self.let_go(vma)
         else:
             super().vm_area_free(vma)
 

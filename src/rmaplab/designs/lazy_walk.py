@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How lazy designs come from a folio that names no anon_vma to the VMAs that may map it: through the VMA tree of its
-mm, at address = base + index.
+"""How lazy designs come from a folio that names no anon_vma but a root VMA, or its mm, to the VMAs that may map it:
+through the VMA tree of the mm, at address = base + index (hooks 3 and 4).
 
 What keeps a VMA as it is while the walk looks at it is the question (Q4, Q10, Q13 of the reviewers). Two answers:
 :func:`locked_places` takes the lock of each VMA; :func:`unlocked_places` takes none, as the series' ordinary walk, or
@@ -8,17 +8,18 @@ relies on another one, as the hook form does on the lock that its lazy VMAs shar
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, ClassVar
 
-from rmaplab.designs.anon_vma import vma_address
+from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign, vma_address
 from rmaplab.mm.flags import PAGE_SHIFT
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.hooks import WalkContended
 from rmaplab.mm.mm import Mm
+from rmaplab.mm.slab import UseAfterFree
 from rmaplab.mm.vma import Vma
 
-__all__ = ["EXITING", "Pinned", "Place", "locked_places", "pinned_places", "unlocked_places"]
+__all__ = ["LazyWalk", "Pinned"]
 
 EXITING = object()
 """In place of what a folio names: its process has no users left."""
@@ -109,3 +110,146 @@ def pinned_places(places: Iterable[tuple[Vma, int]], folio: Folio) -> Iterator[t
         address = vma_address(vma, folio.index, folio.nr_pages)
         if address is not None:
             yield vma, address
+
+
+class LazyWalk(AnonVmaDesign):
+    """Hooks 3 and 4 of a design whose lazy folios name an object of class `named`.
+
+    What a form takes to be enough against changes of VMAs, page tables and processes:
+
+    walk_locks_vma: a walk holds the lock of each VMA that it looks at (vma_start_read), and gives up where it cannot
+        get it; otherwise it holds :meth:`walk_lock`
+    pin_locks_vmas: hook 4 holds the locks of all VMAs that may map the folio until it puts them
+    """
+
+    named: ClassVar[type]
+    walk_locks_vma = True
+    pin_locks_vmas = True
+
+    # --- to be answered by the design: what a lazy folio names ...
+
+    def mm_of(self, named: Any) -> Mm:
+        """... lies in this mm."""
+        raise NotImplementedError
+
+    def base_of(self, named: Any) -> int:
+        """... puts page index 0 at this address (bytes)."""
+        raise NotImplementedError
+
+    def belongs_to(self, named: Any) -> Callable[[Vma], bool]:
+        """... leads to VMAs of which this is true."""
+        raise NotImplementedError
+
+    def walk_lock(self, named: Any) -> AnonVma | None:
+        """... is walked under this lock, if no VMA is locked; None: under none."""
+        return None
+
+    def try_hold(self, named: Any) -> bool:
+        """... stays until :meth:`let_go`; False if it is being freed."""
+        raise NotImplementedError
+
+    def let_go(self, named: Any) -> None:
+        """... need not stay."""
+        raise NotImplementedError
+
+    def walker_is_user(self) -> bool:
+        """... is looked into by users of its mm only (mmget_not_zero), since exit_mmap frees VMAs without RCU."""
+        raise NotImplementedError
+
+    # --- hook 3
+
+    def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
+        """A lazy folio: the VMAs of one mm at the address that base and index give."""
+        if isinstance(pinned, Pinned) and self.pin_locks_vmas:
+            yield from pinned_places(pinned.places, folio)
+            return
+        while isinstance(folio.mapping, self.named):
+            with self._mapped(folio, pinned) as named:
+                if named is EXITING:
+                    return
+                if named is not None:
+                    yield from self._walk(folio, named, locked)
+                    return
+            if not folio.mapcount:
+                return
+        yield from super().rmap_walk_anon(folio, pinned, locked)  # perhaps upgraded at this moment
+
+    def _walk(self, folio: Folio, named: Any, locked: bool) -> Iterator[tuple[Vma, int]]:
+        if not self.walk_locks_vma:
+            mm, lock = self.mm_of(named), self.walk_lock(named)
+            base, belongs = self.base_of(named), self.belongs_to(named)
+            with nullcontext() if lock is None or locked else self.kernel.locks.anon_vma_read(lock):
+                yield from unlocked_places(mm, base, folio, belongs, lockless=lock is None)
+            return
+        for vma, address, guard in self._locked(folio, named):
+            with guard:
+                if folio.mapping is not named:
+                    raise WalkContended(self.mm_of(named))  # upgraded before it was locked
+                yield vma, address
+
+    def _locked(self, folio: Folio, named: Any) -> Iterator[Place]:
+        return locked_places(self.mm_of(named), self.base_of(named), folio, self.belongs_to(named))
+
+    @contextmanager
+    def _mapped(self, folio: Folio, pinned: Any = None) -> Iterator[Any]:
+        """What a lazy folio names, held: by the caller, or else taken if the folio is mapped. RCU keeps its memory
+        until it is held. EXITING: its process is being torn down, and takes the entries with it."""
+        if pinned is not None:
+            yield folio.mapping
+            return
+        with self.kernel.locks.rcu_read():
+            named = folio.mapping
+            held = isinstance(named, self.named) and folio.mapcount > 0 and self.try_hold(named)
+            if isinstance(named, self.named) and not held and folio.mapcount and folio.mapping is named:
+                raise UseAfterFree(f"a mapped folio names a {self.named.__name__} that nobody holds any more")
+        user = held and self.walker_is_user() and self.mm_of(named).mmget_not_zero()
+        try:
+            if held and self.walker_is_user() and not user:
+                yield EXITING
+            else:
+                yield named if held and folio.mapcount else None
+        finally:
+            if user:
+                self.kernel.mmput_async(self.mm_of(named))
+            if held:
+                self.let_go(named)
+
+    # --- hook 4
+
+    def folio_get_anon_vma(self, folio: Folio) -> Any:
+        """Pins what a lazy folio names; if the form has it so with the locks of the VMAs that may map the folio, so
+        that nobody unmaps, moves or forks it while it is under migration or being split. Or pins the anon_vma."""
+        while isinstance(folio.mapping, self.named):
+            with self._mapped(folio) as named:
+                if named is EXITING:
+                    raise WalkContended
+                if named is not None:
+                    return self._pin(folio, named)
+            if not folio.mapcount:
+                return None
+        return super().folio_get_anon_vma(folio)
+
+    def _pin(self, folio: Folio, named: Any) -> Pinned:
+        pinned = Pinned(named)
+        self.try_hold(named)  # both succeed: the caller holds it, and is a user
+        if self.walker_is_user():
+            self.mm_of(named).mmget_not_zero()
+        if not self.pin_locks_vmas:
+            return pinned
+        try:
+            pinned.lock(self._locked(folio, named))
+            if folio.mapping is not named:
+                raise WalkContended(self.mm_of(named))
+        except WalkContended:
+            self.put_anon_vma(pinned)
+            raise
+        return pinned
+
+    def put_anon_vma(self, pinned: Any) -> None:
+        if not isinstance(pinned, Pinned):
+            super().put_anon_vma(pinned)
+            return
+        pinned.unlock()
+        if self.walker_is_user():
+            self.kernel.mmput_async(self.mm_of(pinned.named))
+        self.let_go(pinned.named)
