@@ -60,7 +60,7 @@ def print_design(design: str, parts: Sequence[Part]) -> bool:
     failed = min((part for part in parts if part.failure), key=lambda part: part.seed, default=None)
     result = f"{failed.failure.name}, seed {failed.seed}" if failed and failed.failure else "no violation"
     count, seconds = sum(part.count for part in parts), sum(part.seconds for part in parts)
-    print(f"{design:<16}{count:>10}{seconds:>9.0f}  {result}", flush=True)
+    print(f"{design:<22}{count:>10}{seconds:>9.0f}  {result}", flush=True)
     if failed is None or failed.failure is None:
         return True
     for op in failed.failure.history:
@@ -79,13 +79,13 @@ def main() -> int:
     asked = parser.parse_args()
     if min(asked.histories, asked.length, asked.jobs) < 1:
         parser.error("--histories, --length and --jobs must be 1 or more")
-    unknown = [name for name in asked.designs if name not in design_names()]
+    unknown = [name for name in asked.designs if name not in design_names(repaired=True)]
     if unknown:
-        parser.error(f"no design {unknown[0]!r}; known are {', '.join(design_names())}")
-    designs = list(dict.fromkeys(asked.designs)) or design_names()
+        parser.error(f"no design {unknown[0]!r}; known are {', '.join(design_names(repaired=True))}")
+    designs = list(dict.fromkeys(asked.designs)) or design_names(repaired=True)
     last = asked.seed + asked.histories - 1
     print(f"{asked.histories} histories of {asked.length} operations a design, seeds {asked.seed} to {last}")
-    print(f"{'design':<16}{'histories':>10}{'CPU s':>9}  result", flush=True)
+    print(f"{'design':<22}{'histories':>10}{'CPU s':>9}  result", flush=True)
     stretches = split(asked.seed, asked.histories, PARTS)
     done: dict[str, list[Part]] = {design: [] for design in designs}
     good = True

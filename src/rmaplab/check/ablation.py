@@ -33,6 +33,7 @@ __all__ = [
     "RESTRICTIONS",
     "Verdict",
     "ablate",
+    "becomes_lazy",
     "check_restrictions",
     "drop_hooks",
     "failing_scenarios",
@@ -241,11 +242,11 @@ def ablate(
             verdict.add(shrink(factory, failure))
             if len(verdict.seeds) == TRIES:
                 break
-    verdict.lazy = _becomes_lazy(factory)
+    verdict.lazy = becomes_lazy(factory)
     return verdict
 
 
-def _becomes_lazy(factory: DesignFactory) -> bool:
+def becomes_lazy(factory: DesignFactory) -> bool:
     """Does a first fault allocate less than mainline's?"""
     kernel = Kernel(factory())
     mm: Mm = dup_mm(kernel.mm_alloc())

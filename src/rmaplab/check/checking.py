@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from rmaplab.check.ablation import drop_hooks, implemented_hooks
+from rmaplab.check.concurrent import repairs_of, without_repair
 from rmaplab.check.counterexample import Counterexample
 from rmaplab.check.execution import Laboratory
 from rmaplab.check.explore import dfs, dpor, pct, random_walk
@@ -123,7 +124,7 @@ class CheckResult:
 @contextmanager
 def made(name: str) -> Iterator[Callable[[], Hooks]]:
     """What makes the design `name`; or, if that is `design~mutant`, the design with that mistake; `design~without-4+5`:
-    without these hooks. Raises UserError."""
+    without these hooks; `design~without-REPAIR`: without what repairs it. Raises UserError."""
     design, tilde, mistake = name.partition("~")
     if not tilde:
         make_design(name)
@@ -136,6 +137,10 @@ def made(name: str) -> Iterator[Callable[[], Hooks]]:
         if not set(numbers) <= set(own):
             raise UserError(f"design {design!r} has the hooks {', '.join(map(str, own))}; {mistake!r} names others")
         yield lambda: drop_hooks(make_design(design), numbers)
+        return
+    repair = mistake.removeprefix("without-")
+    if repair != mistake and repair in repairs_of(design):
+        yield partial(without_repair, design, repair)
         return
     known = {mutant.name: mutant for mutant in MUTANTS if mutant.design == design}
     if mistake not in known:

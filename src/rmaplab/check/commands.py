@@ -20,14 +20,20 @@ from rmaplab.check.ablation import (
     smallest_set,
 )
 from rmaplab.check.claims import CLAIMS, judge
-from rmaplab.check.concurrent import judge_concurrent, repaired, without_hooks
+from rmaplab.check.concurrent import ConcurrentVerdict, repaired, repairs_of, trial_concurrent, without
+from rmaplab.check.explore.result import Budget
 from rmaplab.check.faults import FAULTS, Fault, Found, find_fault
 from rmaplab.check.history import Failure
 from rmaplab.cli_support import busy, failures
 from rmaplab.designs.registry import design_names, make_design
 from rmaplab.errors import UserError
 from rmaplab.replay.run import in_processes, no_gc
-from rmaplab.report.concurrent import concurrent_claims_text, concurrent_json, concurrent_text
+from rmaplab.report.concurrent import (
+    concurrent_claims_text,
+    concurrent_json,
+    concurrent_summary_text,
+    concurrent_text,
+)
 from rmaplab.report.hooks import (
     claims_text,
     evidence_json,
@@ -71,7 +77,13 @@ def _numbers(design: str, asked: tuple[int, ...]) -> list[int]:
 @click.option(
     "--concurrent", is_flag=True, help="Worlds instead of histories: what breaks when operations run at once."
 )
-@click.option("--budget", default=2.0, show_default=True, help="With --concurrent: seconds for each world.")
+@click.option(
+    "--budget",
+    type=float,
+    metavar="SECONDS",
+    help="With --concurrent: seconds for each world.  [default: 2, or --executions]",
+)
+@click.option("--executions", type=int, metavar="N", help="With --concurrent: at most so many for each world.")
 @click.option("--claims/--no-claims", default=True, show_default=True, help="Claims A to D of the mail.")
 @click.option("--json", "as_json", is_flag=True, help="JSON (docs/json.md).")
 def hooks_command(
@@ -84,7 +96,8 @@ def hooks_command(
     sets: bool,
     faults: bool,
     concurrent: bool,
-    budget: float,
+    budget: float | None,
+    executions: int | None,
     claims: bool,
     as_json: bool,
 ) -> None:
@@ -92,8 +105,7 @@ def hooks_command(
     with failures():
         if histories < 1:
             raise UserError(f"--histories must be 1 or more, not {histories}")
-        if not budget > 0:
-            raise UserError(f"--budget must be more than 0 seconds, not {budget:g}")
+        limit = _limit(concurrent, budget, executions)
         if concurrent and (combine or sets or faults):
             raise UserError("--concurrent has no --combinations, --sets or --faults: those are about histories")
         restrictions = check_restrictions(_split(assume))
@@ -103,7 +115,13 @@ def hooks_command(
     tables: list[tuple[str, list[Verdict]]] = []
     parts: list[Callable[[], Part]] = [partial(_table, name, hooks[name], restrictions, run, tables) for name in names]
     if concurrent:
-        parts = [partial(_concurrent, name, hooks[name], restrictions, budget) for name in names]
+        at_once: list[tuple[str, list[ConcurrentVerdict]]] = []
+        parts = [
+            partial(_concurrent, name, hooks[name], [] if asked else repairs_of(name), restrictions, limit, at_once)
+            for name in names
+        ]
+        if len(names) > 1:
+            parts.append(partial(_concurrent_summary, restrictions, at_once))
     elif len(names) > 1:
         parts.append(partial(_summary, restrictions, tables))
     if combine:
@@ -113,7 +131,7 @@ def hooks_command(
     if faults:
         parts.append(partial(_faults, names, histories, seed))
     if claims:
-        parts.append(partial(_concurrent_claims, budget) if concurrent else partial(_claims, histories, seed))
+        parts.append(partial(_concurrent_claims, limit) if concurrent else partial(_claims, histories, seed))
     result: dict[str, Any] = {"histories": histories, "seed": seed, "assume": sorted(restrictions)}
     try:
         for i, part in enumerate(parts):
@@ -154,24 +172,51 @@ def _table(
     return "designs", name, value, hooks_text(name, sorted(restrictions), baseline, verdicts)
 
 
-def _concurrent(name: str, numbers: list[int], restrictions: frozenset[str], budget: float) -> Part:
-    """Worlds instead of histories"""
-    jobs = [partial(without_hooks, name, (), restrictions, budget)]
-    jobs += [partial(without_hooks, name, (number,), restrictions, budget) for number in numbers]
+def _limit(concurrent: bool, seconds: float | None, executions: int | None) -> Budget:
+    """For each world. Raises UserError."""
+    if not concurrent and (seconds is not None or executions is not None):
+        raise UserError("--budget and --executions are for --concurrent; without it there are --histories")
+    if seconds is not None and not seconds > 0:
+        raise UserError(f"--budget must be more than 0 seconds, not {seconds:g}")
+    if executions is not None and executions < 1:
+        raise UserError(f"--executions must be 1 or more, not {executions}")
+    return Budget(executions, 2.0 if seconds is None and executions is None else seconds)
+
+
+def _concurrent(
+    name: str,
+    numbers: list[int],
+    repairs: list[str],
+    restrictions: frozenset[str],
+    limit: Budget,
+    tables: list[tuple[str, list[ConcurrentVerdict]]],
+) -> Part:
+    """Worlds instead of histories. tables: as for _table"""
+    jobs = [partial(without, name, (), restrictions, limit)]
+    jobs += [partial(without, name, (number,), restrictions, limit) for number in numbers]
+    jobs += [partial(without, name, (), restrictions, limit, repair) for repair in repairs]
     baseline, *verdicts = in_processes(jobs)
+    tables.append((name, verdicts))
     value = {"all_hooks": concurrent_json(baseline), "dropped": [concurrent_json(v) for v in verdicts]}
     return "designs", name, value, concurrent_text(name, sorted(restrictions), baseline, verdicts)
 
 
-def _concurrent_claims(budget: float) -> Part:
-    found = in_processes([partial(judge_concurrent, claim, budget) for claim in CLAIMS])
-    evidence = list(zip(CLAIMS, found, strict=True))
+def _concurrent_summary(restrictions: frozenset[str], tables: list[tuple[str, list[ConcurrentVerdict]]]) -> Part:
+    return "", "", None, concurrent_summary_text(sorted(restrictions), tables)
+
+
+def _concurrent_claims(limit: Budget) -> Part:
+    trials = [(claim, trial) for claim in CLAIMS for trial in claim.trials]
+    found = dict(
+        zip(trials, in_processes([partial(trial_concurrent, trial, limit) for _, trial in trials]), strict=True)
+    )
+    evidence = [(claim, [(trial, found[claim, trial]) for trial in claim.trials]) for claim in CLAIMS]
     value = [
         {
             "claim": claim.name,
-            "trials": [{"trial": t.text, "must_hold": t.must_hold, **concurrent_json(v)} for t, v in trials],
+            "trials": [{"trial": t.text, "must_hold": t.must_hold, **concurrent_json(v)} for t, v in judged],
         }
-        for claim, trials in evidence
+        for claim, judged in evidence
     ]
     return "claims", "", value, concurrent_claims_text(evidence)
 

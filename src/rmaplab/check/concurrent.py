@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Takes hooks out of a design, as :mod:`rmaplab.check.ablation`, but looks at worlds instead of histories: what breaks
-when operations run at once?"""
+"""Takes hooks out of a design, as :mod:`rmaplab.check.ablation`, or a repair, but looks at worlds instead of histories:
+what breaks when operations run at once?"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 
-from rmaplab.check.ablation import factory_for
-from rmaplab.check.claims import Claim, Trial
+from rmaplab.check.ablation import becomes_lazy, factory_for
+from rmaplab.check.claims import Trial
 from rmaplab.check.execution import Laboratory
 from rmaplab.check.explore import dpor
 from rmaplab.check.explore.result import Budget, Found, Result
+from rmaplab.check.history import DesignFactory
 from rmaplab.check.violation import Violation
 from rmaplab.check.world import World, library
-from rmaplab.designs.registry import design_names
+from rmaplab.designs.locked import REPAIRS
+from rmaplab.designs.registry import design_names, make_design
+from rmaplab.mm.hooks import Hooks
 
-__all__ = ["ConcurrentVerdict", "judge_concurrent", "repaired", "without_hooks", "worlds_for"]
+__all__ = ["ConcurrentVerdict", "repaired", "repairs_of", "trial_concurrent", "without", "without_repair", "worlds_for"]
 
 _LEFT_OUT = {
     "never-fork": ("fork",),
@@ -27,12 +31,15 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class ConcurrentVerdict:
-    """What becomes of a design without the hooks `dropped` in the worlds.
+    """What becomes of a design without the hooks `dropped`, or without one `repair`, in the worlds.
 
-    world: the first in which an invariant breaks that holds with all hooks; None if there is none
+    repair: of rmaplab.designs.locked.REPAIRS, or ""
+    lazy: does anything become lazy without them? If not nothing can break, and nothing is saved
+    world: one in which an invariant breaks that holds with all hooks; "" if there is none
     invariant, text: which, and what was found
-    serial: does it also break there with one CPU after another, in some order? Else concurrency alone needs the hook
-    worlds, executions: how many were looked at; proved: worlds of which every trace was
+    serial: does it break there with one CPU after another, in some order? False: so in no world, and concurrency alone
+        needs the hooks
+    worlds, executions: how many were explored; proved: worlds of which every trace was
     """
 
     design: str
@@ -45,12 +52,31 @@ class ConcurrentVerdict:
     invariant: str = ""
     text: str = ""
     serial: bool = False
+    repair: str = ""
+    lazy: bool = True
 
 
 def repaired(design: str) -> str:
     """The form of `design` that is right under concurrency."""
     name = f"{design}_locked"
     return name if name in design_names(repaired=True) else design
+
+
+def repairs_of(design: str) -> list[str]:
+    """What `design` has of REPAIRS that the form which it repairs has not."""
+    own = make_design(design)
+    published = getattr(own, "repairs", None)
+    if published is None:
+        return []
+    other = make_design(published)
+    return [name for name in REPAIRS if getattr(own, name, False) and not getattr(other, name, False)]
+
+
+def without_repair(design: str, repair: str) -> Hooks:
+    """`design` as if it had not been repaired in this point."""
+    made = make_design(design)
+    setattr(made, repair, False)
+    return made
 
 
 def worlds_for(dropped: Iterable[int], assume: Iterable[str]) -> list[World]:
@@ -66,8 +92,7 @@ def worlds_for(dropped: Iterable[int], assume: Iterable[str]) -> list[World]:
     return sorted(found, key=lambda world: (not tied & set(world.tied), world.thp != "never", world.operations()))
 
 
-def _explore(world: World, design: str, dropped: frozenset[int], assume: frozenset[str], budget: Budget) -> Result:
-    factory = factory_for(design, dropped, assume)
+def _explore(world: World, factory: DesignFactory, budget: Budget) -> Result:
     with Laboratory(world, factory) as laboratory:
         try:
             return dpor.explore(laboratory, budget)
@@ -77,55 +102,53 @@ def _explore(world: World, design: str, dropped: frozenset[int], assume: frozens
             return result
 
 
-def _breaks_serially(world: World, design: str, dropped: frozenset[int], assume: frozenset[str]) -> bool:
-    """One CPU after another, in each order"""
-    for order in permutations(range(len(world.cpus))):
-        with Laboratory(world, factory_for(design, dropped, assume)) as laboratory:
+def _breaks_serially(world: World, factory: DesignFactory) -> Violation | None:
+    """What breaks if one CPU runs after another, in some order"""
+    with Laboratory(world, factory) as laboratory:
+        for order in permutations(range(len(world.cpus))):
             try:
                 execution = laboratory.execute()
-            except Violation:
-                return True
+            except Violation as violation:
+                return violation
             run = execution.run
             while run.violation is None and (enabled := run.enabled()):
                 execution.step(next(cpu for cpu in order if cpu in enabled))
-            if execution.finish() is not None:
-                return True
-    return False
+            found = execution.finish()
+            if found is not None:
+                return found
+    return None
 
 
-def without_hooks(design: str, dropped: Iterable[int], assume: Iterable[str], seconds: float) -> ConcurrentVerdict:
-    """Look for a world that `design` breaks in without the hooks `dropped`; `seconds` for each world."""
+def without(
+    design: str, dropped: Iterable[int], assume: Iterable[str], budget: Budget, repair: str = ""
+) -> ConcurrentVerdict:
+    """Look for a world that `design` breaks in without the hooks `dropped`, or without `repair`: first one CPU after
+    another in each, then at once, with `budget` for each world."""
     numbers, rules = frozenset(dropped), frozenset(assume)
-    budget = Budget(seconds=seconds)
-    executions = proved = count = 0
-    for world in worlds_for(numbers, rules):
-        count += 1
-        result = _explore(world, design, numbers, rules, budget)
-        executions += result.executions
-        proved += result.complete
-        if not result.found:
-            continue
-        if numbers and _explore(world, design, frozenset(), rules, budget).found:
-            continue  # not for want of these hooks
-        violation = result.found[0].violation
-        serial = _breaks_serially(world, design, numbers, rules)
-        return ConcurrentVerdict(
-            design,
-            tuple(sorted(numbers)),
-            tuple(sorted(rules)),
-            count,
-            executions,
-            proved,
-            world.name,
-            violation.name,
-            violation.text,
-            serial,
+    whole = factory_for(design, frozenset(), rules)
+    factory = partial(without_repair, design, repair) if repair else factory_for(design, numbers, rules)
+    all_there = not numbers and not repair
+    worlds = worlds_for(numbers, rules)
+    lazy = all_there or becomes_lazy(factory)
+    verdict = ConcurrentVerdict(design, tuple(sorted(numbers)), tuple(sorted(rules)), 0, 0, 0, repair=repair, lazy=lazy)
+    for world in worlds:
+        serially = _breaks_serially(world, factory)
+        if serially is not None and (all_there or _breaks_serially(world, whole) is None):
+            return replace(verdict, world=world.name, invariant=serially.name, text=serially.text, serial=True)
+    for count, world in enumerate(worlds, 1):
+        result = _explore(world, factory, budget)
+        verdict = replace(
+            verdict,
+            worlds=count,
+            executions=verdict.executions + result.executions,
+            proved=verdict.proved + result.complete,
         )
-    return ConcurrentVerdict(design, tuple(sorted(numbers)), tuple(sorted(rules)), count, executions, proved)
+        if result.found and (all_there or not _explore(world, whole, budget).found):
+            violation = result.found[0].violation
+            return replace(verdict, world=world.name, invariant=violation.name, text=violation.text)
+    return verdict
 
 
-def judge_concurrent(claim: Claim, seconds: float) -> list[tuple[Trial, ConcurrentVerdict]]:
-    """The trials of `claim`, on the forms that are right under concurrency."""
-    return [
-        (trial, without_hooks(repaired(trial.design), trial.dropped, trial.assume, seconds)) for trial in claim.trials
-    ]
+def trial_concurrent(trial: Trial, budget: Budget) -> ConcurrentVerdict:
+    """A trial of a claim, on the form of its design that is right under concurrency."""
+    return without(repaired(trial.design), trial.dropped, trial.assume, budget)

@@ -20,12 +20,23 @@ from rmaplab.designs.gki_nofork import GkiNoforkDesign
 from rmaplab.designs.gki_sync import GkiSyncDesign
 
 __all__ = [
+    "REPAIRS",
     "AnonVmaLazyLockedDesign",
     "GkiLockedDesign",
     "GkiMmLockedDesign",
     "GkiNoforkLockedDesign",
     "GkiSyncLockedDesign",
 ]
+
+
+REPAIRS = {
+    "walk_locks_vma": "hook 3 holds the lock of each VMA that it looks at (vma_start_read)",
+    "pin_locks_vmas": "hook 4 holds the locks of all VMAs that may map the folio",
+    "root_pins_mm": "a root VMA holds its mm_struct, and who walks is a user of it (mmgrab, mmget_not_zero)",
+    "mm_by_rcu": "hook 15: an mm_struct is freed after a grace period, and who walks is a user of it",
+}
+"""What a repaired form may have set and the published one not. A form may be taken without one of them, as without a
+hook, to see that it is needed."""
 
 
 class AnonVmaLazyLockedDesign(AnonVmaLazyDesign):
