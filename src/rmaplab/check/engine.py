@@ -185,7 +185,8 @@ class Run:
         self.report = report
         self.notes: list[str] = []
         self.locks: dict[tuple[str, int, int | None], ModelLock] = {}  # kind, id of the subject, index
-        self.names: dict[int, tuple[Any, str]] = {}  # id -> (object, name)
+        self.names: dict[int, str] = {}  # by id of the object
+        self.named: list[tuple[Any, str]] = []  # holds these objects, so that no other gets their id
         self.freed: dict[int, dict[int, int] | None] = {}  # id -> task -> its RCU section then; None: freed at once
         self.trees: dict[Any, Any] = {}  # mm -> its maple tree as readers under RCU see it (watch.Tree)
         self.monitors: list[Any] = []  # walks in progress (walk_monitor)
@@ -416,8 +417,8 @@ class Run:
     def name(self, obj: Any) -> str:
         """A name that is the same in every execution in which the object is made by the same task in the same order."""
         known = self.names.get(id(obj))
-        if known is not None and known[0] is obj:
-            return known[1]
+        if known is not None:
+            return known
         kind = type(obj).__name__
         if self.task is None:
             self._setup_objects += 1
@@ -425,12 +426,13 @@ class Run:
         else:
             self.task.objects += 1
             name = f"{kind}{'abcdefgh'[self.task.index]}{self.task.objects}"
-        self.names[id(obj)] = obj, name
+        self.names[id(obj)] = name
+        self.named.append((obj, name))
         return name
 
     def alive(self, obj: Any) -> None:
         """Raise use-after-free if `obj` is freed, and no RCU section that the running task is in began before."""
-        if id(obj) not in self.freed or self.names[id(obj)][0] is not obj:
+        if id(obj) not in self.freed:
             return
         readers = self.freed[id(obj)]
         task = self.task

@@ -140,7 +140,7 @@ class _Names:
         self.new: dict[str, str] = {}
         counts: dict[str, int] = {}
         processes = _processes(execution)
-        for obj, name in list(run.names.values()):
+        for obj, name in list(run.named):
             kind = re.sub("(?<=[a-z])(?=[A-Z])", "_", type(obj).__name__).lower()
             kind = _SHORT.get(kind, kind)
             counts[kind] = counts.get(kind, 0) + 1
@@ -212,7 +212,7 @@ def _processes(execution: Any) -> dict[int, str]:
         taken = {name for mm, name in found.items()}
         made = [
             obj
-            for obj, name in list(run.names.values())
+            for obj, name in list(run.named)
             if isinstance(obj, Mm) and re.fullmatch(rf"Mm{maker}[0-9]+", name)
         ]
         if len(made) <= len(children):
