@@ -2,9 +2,9 @@
 """A counterexample, and how to make its schedule simpler: the same steps, or fewer, with fewer switches of the CPU."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 from rmaplab.check.engine import Step
@@ -13,7 +13,16 @@ from rmaplab.check.reexecute import ImpossibleChoice, Order, Seen, choices_of, r
 from rmaplab.check.violation import LOCK_ORDER, Violation
 from rmaplab.check.world import World
 
-__all__ = ["Counterexample", "Schedule", "fewest_switches", "simplest", "switches"]
+__all__ = [
+    "Counterexample",
+    "Schedule",
+    "fewest_switches",
+    "simplest",
+    "sooner",
+    "steps_first",
+    "switches",
+    "switches_first",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +60,35 @@ def switches(choices: Sequence[Choice]) -> int:
     return sum(1 for one, other in pairwise(choices) if one[0] != other[0])
 
 
-def _cost(choices: Sequence[Choice]) -> tuple[int, int, int]:
-    return switches(choices), sum(1 for _, outcome in choices if outcome), len(choices)
+Cost = Callable[[Sequence[Choice]], tuple[int, int, int]]
 
 
-def simplest(laboratory: Any, executions: Sequence[Seen], name: str, until: float) -> Schedule | None:
-    """Of executions that violate `name`, and all that differ from one of them only in the order of independent steps or
-    in steps that do not matter, the one with the fewest switches, then failures, then steps. What is returned was
-    executed. None if nothing could be reproduced until the time `until`."""
+def _failures(choices: Sequence[Choice]) -> int:
+    return sum(1 for _, outcome in choices if outcome)
+
+
+def switches_first(choices: Sequence[Choice]) -> tuple[int, int, int]:
+    """Simple to read: the fewest switches, then failures, then steps."""
+    return switches(choices), _failures(choices), len(choices)
+
+
+def steps_first(choices: Sequence[Choice]) -> tuple[int, int, int]:
+    """Short: the fewest failures, then steps, then switches."""
+    return _failures(choices), len(choices), switches(choices)
+
+
+def simplest(
+    laboratory: Any, executions: Sequence[Seen], name: str | None, until: float, cost: Cost = switches_first
+) -> Schedule | None:
+    """Of executions that violate `name` (None: anything), and all that differ from one of them only in the order of
+    independent steps or in steps that do not matter, the one that costs least. What is returned was executed. None if
+    nothing could be reproduced until the time `until`."""
     candidates: dict[tuple[Choice, ...], Order] = {}
     for seen in executions:
         for choices in _variants(seen):
             if choices or not seen.run.trace:
                 candidates.setdefault(choices, seen.order)
-    for choices, order in sorted(candidates.items(), key=lambda item: _cost(item[0])):
+    for choices, order in sorted(candidates.items(), key=lambda item: cost(item[0])):
         schedule = _confirm(laboratory, choices, order, name)
         if schedule is not None:
             return _cut(laboratory, schedule, order, until)
@@ -128,15 +152,46 @@ def _choices(by_task: list[list[Step]], runs: Sequence[int]) -> tuple[Choice, ..
     return tuple((task, next(steps[task]).outcome) for task in runs)
 
 
-def _confirm(laboratory: Any, choices: tuple[Choice, ...], order: Order, name: str) -> Schedule | None:
+def sooner(laboratory: Any, schedule: Schedule, cost: Cost) -> Schedule:
+    """Let a CPU's turn come before the one ahead of it, as long as something is violated then, at less cost."""
+    best = schedule
+    i = 0
+    while True:
+        turns = [list(turn) for _, turn in groupby(best.choices, key=lambda choice: choice[0])]
+        if i + 1 >= len(turns):
+            return best
+        turns[i : i + 2] = turns[i + 1], turns[i]
+        swapped = _as_far(laboratory, tuple(chain.from_iterable(turns)))
+        order = {pair: laboratory.order[pair] for pair in best.order}
+        found = _confirm(laboratory, swapped, order, None)
+        if found is not None and cost(found.choices) < cost(best.choices):
+            best, i = found, 0
+        else:
+            i += 1
+
+
+def _as_far(laboratory: Any, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """Those of `choices` that can be made, up to a violation"""
+    execution = laboratory.execute()
+    run = execution.run
+    for task, outcome in choices:
+        if run.violation is not None:
+            break
+        if task in run.enabled() and outcome < run.tasks[task].pending.outcomes:
+            execution.step(task, outcome)
+    execution.abandon()
+    return choices_of(run)
+
+
+def _confirm(laboratory: Any, choices: tuple[Choice, ...], order: Order, name: str | None) -> Schedule | None:
     """Does it happen? Without what other executions have shown, if that is possible"""
-    needed = dict(order) if name == LOCK_ORDER else {}
+    needed = dict(order) if name in (LOCK_ORDER, None) else {}
     for known in ({}, needed) if needed else ({},):
         try:
             run = reexecute(laboratory, choices, order=known)
         except (ImpossibleChoice, Violation):
             continue
-        if run.violation is not None and run.violation.name == name:
+        if run.violation is not None and name in (run.violation.name, None):
             return Schedule(choices_of(run), run.violation, tuple(known))
     return None
 
