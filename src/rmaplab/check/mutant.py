@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from inspect import isgenerator
 from typing import Any
 
-from rmaplab.check.counterexample import simplest
+from rmaplab.check.counterexample import simplest, sooner, steps_first
 from rmaplab.check.execution import Laboratory
 from rmaplab.check.explore import dpor, pct, random_walk
 from rmaplab.check.explore.result import Budget, Choice, Result
 from rmaplab.check.model_locks import CheckedLocks
-from rmaplab.check.reexecute import Seen, reexecute
+from rmaplab.check.mutant_schedule import Turn
+from rmaplab.check.reexecute import Observed, Seen
 from rmaplab.check.violation import Violation
 from rmaplab.check.world import World
 from rmaplab.designs.registry import make_design
@@ -54,9 +55,7 @@ class Mutant:
     """One mistake.
 
     design: in which it is made; text: what is wrong
-    story: how it goes wrong, derived by hand
-    steps: bound on the scheduling points of each CPU in a counterexample. Not derived independently: most are what was
-        measured, rounded up, so that they guard against longer stories but do not say that none is shorter
+    story: how it goes wrong, derived by hand; schedule: the story in the first of the worlds, step by step
     change, patches: the mistake itself; worlds: in each of these it must be found
     historic: the commit that mended it in Linux
     """
@@ -65,7 +64,7 @@ class Mutant:
     design: str
     text: str
     story: str
-    steps: tuple[int, ...]
+    schedule: tuple[Turn, ...]
     worlds: tuple[str, ...]
     change: Change | None = None
     patches: tuple[Patch, ...] = ()
@@ -196,51 +195,37 @@ def mutated(mutant: Mutant) -> Iterator[Callable[[], Hooks]]:
 
 # --- is it found?
 
+MORE = 150
+"""Executions beyond the first that is found, among which a shorter counterexample is looked for."""
+
 
 def find_mutant(mutant: Mutant, world: World, explorer: str, budget: Budget, *, simplify: float = 2.0) -> Finding:
     """Look for `mutant` in `world` (one of its own, or another).
 
-    simplify: seconds to spend on a simpler counterexample
+    simplify: seconds to spend on a shorter counterexample, which may violate another invariant than the first one
     """
     explore = EXPLORERS[explorer]
     with mutated(mutant) as make, Laboratory(world, make) as laboratory:
+        violating: list[Seen] = []
+        observed: Any = Observed(laboratory, lambda seen: violating.append(seen) if seen.run.violation else None)
         start = time.monotonic()
         try:
-            result = explore(laboratory, budget)
+            result = explore(observed, budget)
         except Violation as violation:  # the setup alone shows it
             return _finding(mutant, world, explorer, 0, time.monotonic() - start, True, violation, ())
         seconds = time.monotonic() - start
         if not result.found:
             return _finding(mutant, world, explorer, result.executions, seconds, result.complete, None, ())
         found = result.found[0]
-        choices = _simple(laboratory, found.choices, found.violation, simplify)
-    return _finding(mutant, world, explorer, found.executions, seconds, False, found.violation, choices)
-
-
-def _simple(
-    laboratory: Laboratory, choices: Sequence[Choice], violation: Violation, seconds: float
-) -> Sequence[Choice]:
-    """A simpler counterexample; one CPU alone, if that is enough."""
-    for task, _ in choices[-1:]:
-        alone = _alone(laboratory, task, violation.name)
-        if alone:
-            return alone
-    order = dict(laboratory.order)
-    run = reexecute(laboratory, choices, order=order)
-    if run.violation is None:
-        return choices
-    schedule = simplest(laboratory, [Seen(run, order)], violation.name, time.monotonic() + seconds)
-    return choices if schedule is None else schedule.choices
-
-
-def _alone(laboratory: Laboratory, task: int, name: str) -> list[Choice]:
-    execution = laboratory.execute()
-    run = execution.run
-    while run.violation is None and task in run.enabled():
-        execution.step(task)
-    violation = run.violation
-    execution.abandon()
-    return [(step.task, step.outcome) for step in run.trace] if violation and violation.name == name else []
+        shown, choices = found.violation, found.choices
+        if simplify:
+            dpor.explore(observed, Budget(MORE, simplify / 2), all_violations=True)
+            observed.settle()
+            shortest = simplest(laboratory, violating, None, time.monotonic() + simplify / 2, steps_first)
+            if shortest is not None:
+                shortest = sooner(laboratory, shortest, steps_first)
+                shown, choices = shortest.violation, shortest.choices
+    return _finding(mutant, world, explorer, found.executions, seconds, False, shown, choices)
 
 
 def _finding(
