@@ -20,7 +20,9 @@ from rmaplab.check.violation import (
     Violation,
 )
 from rmaplab.check.walk_monitor import watch_walks
-from rmaplab.check.watch import Tree, activate, watching
+from rmaplab.check.watch.fields import activate
+from rmaplab.check.watch.model import watching
+from rmaplab.check.watch.tree import Tree
 from rmaplab.check.world import World
 from rmaplab.mm.access import mm_peek
 from rmaplab.mm.bug import KernelBug

@@ -5,7 +5,10 @@ from typing import Any
 
 from rmaplab.check.engine import Run
 from rmaplab.check.model_locks import CheckedLocks
-from rmaplab.check.watch import Tree, WatchedMap, WatchedPgd, groups_of
+from rmaplab.check.watch.fields import WatchedMap
+from rmaplab.check.watch.model import groups_of
+from rmaplab.check.watch.pagetable import WatchedPgd
+from rmaplab.check.watch.tree import Tree
 from rmaplab.mm.folio import ContentsMap, Folio
 from rmaplab.mm.hooks import Hooks
 from rmaplab.mm.kernel import Kernel

@@ -210,11 +210,7 @@ def _processes(execution: Any) -> dict[int, str]:
         operations = world.setup if not maker else world.cpus["abcdefgh".index(maker)]
         children = (["A"] if not maker else []) + [op.args[0] for op in operations if op.name == "fork"]
         taken = {name for mm, name in found.items()}
-        made = [
-            obj
-            for obj, name in list(run.named)
-            if isinstance(obj, Mm) and re.fullmatch(rf"Mm{maker}[0-9]+", name)
-        ]
+        made = [obj for obj, name in list(run.named) if isinstance(obj, Mm) and re.fullmatch(rf"Mm{maker}[0-9]+", name)]
         if len(made) <= len(children):
             for mm, child in zip(made, children, strict=False):
                 if id(mm) not in found and child not in taken:
