@@ -288,7 +288,7 @@ def test_large_folios_are_walked_for_too() -> None:
         check_walks(kernel, [mm])
 
 
-@pytest.mark.parametrize("left", ["object", "page", "slot", "item"])
+@pytest.mark.parametrize("left", ["object", "page", "slot", "item", "mm"])
 def test_what_is_left_after_exit(left: str) -> None:
     kernel = contents_kernel()
     mm = made(kernel, flags=RW | fl.VM_MERGEABLE)
@@ -301,6 +301,8 @@ def test_what_is_left_after_exit(left: str) -> None:
         (folio,) = swap_out(mm, 0x10, writeback=True)
         folio.refs += 1
         kernel.swap.counts[1] += 1
+    elif left == "mm":
+        kernel.mmgrab(mm)
     else:
         kernel.ksm.merge(mm, 0x10000, mm, 0x11000)
         kernel.ksm.items.clear()  # what they pinned is not put

@@ -133,6 +133,7 @@ class CheckedKernel(Kernel):
         return CheckedSlab(name, number, size, self.run, self.reuse)
 
     def mm_free(self, mm: Mm) -> None:
+        super().mm_free(mm)
         self.run.free(mm, groups_of, getattr(self.hooks, "mm_by_rcu", False))
 
     def mm_alloc(self) -> Mm:

@@ -196,6 +196,8 @@ def check_gone(kernel: Kernel) -> None:
     for slab in kernel.slabs:
         if slab.live:
             raise Violation(LEAK, f"{slab.live} objects of {slab.name}")
+    if kernel.mms_freed != kernel.mms_created:
+        raise Violation(LEAK, f"{kernel.mms_created - kernel.mms_freed} objects of mm_struct")
     if kernel.mem.live != len(kernel.mem.poisoned):
         raise Violation(LEAK, f"{kernel.mem.live} pages, {len(kernel.mem.poisoned)} of them broken")
     if kernel.swap.counts or kernel.swap.slot_of:

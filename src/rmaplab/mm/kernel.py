@@ -58,6 +58,7 @@ class Kernel:
         self.special = contents or hooks.wants_removals
         self.file_guards = False
         self.mms_created = 0
+        self.mms_freed = 0
         self.exits: list[Mm] = []  # address spaces without users that are still to be torn down
         hooks.attach(self)
 
@@ -100,6 +101,7 @@ class Kernel:
 
     def mm_free(self, mm: Mm) -> None:
         """The mm_struct is freed; it is in no slab cache of ours."""
+        self.mms_freed += 1
 
     def log_slabs(self, caches: int | None = None) -> list[tuple[int, int, Any]]:
         """Start logging the events of all caches, or of the first `caches`; the list returned receives (1 alloc or

@@ -31,8 +31,8 @@ def mutants_text(findings: Sequence[Finding], mutants: Sequence[Mutant]) -> str:
     missed = sum(1 for finding in findings if not finding.invariant)
     lines.append("")
     lines += wrap(
-        "executions until found, 0 = the setup shows it, - = not found in its budget; steps of each CPU in the first "
-        "counterexample, made simpler, but in the whole world",
+        "executions until found, 0 = the setup shows it, - = not found in its budget; steps of each CPU in the "
+        "shortest counterexample that was found, in the whole world",
         "",
     )
     if missed:
