@@ -26,7 +26,18 @@ from rmaplab.check.world import World
 from rmaplab.designs.registry import make_design
 from rmaplab.mm.hooks import Hooks
 
-__all__ = ["EXPLORERS", "Finding", "Mutant", "Patch", "find_mutant", "mutated", "patch", "without"]
+__all__ = [
+    "EXPLORERS",
+    "Finding",
+    "Mutant",
+    "Patch",
+    "find_mutant",
+    "mutated",
+    "patch",
+    "set_to",
+    "without",
+    "without_hook",
+]
 
 EXPLORERS: dict[str, Callable[[Laboratory, Budget], Result]] = {
     "dpor": dpor.explore,
@@ -151,6 +162,25 @@ def without(method: str, *locks: str) -> Change:
 
     def change(design: Any) -> None:
         setattr(design, method, _lockless(getattr(design, method), locks))
+
+    return change
+
+
+def without_hook(*methods: str) -> Change:
+    """These methods of the design do nothing."""
+
+    def change(design: Any) -> None:
+        for method in methods:
+            setattr(design, method, lambda *args: None)
+
+    return change
+
+
+def set_to(name: str, value: Any) -> Change:
+    """What the design says of itself is replaced."""
+
+    def change(design: Any) -> None:
+        setattr(design, name, value)
 
     return change
 
