@@ -45,7 +45,7 @@ STEPS = 20000
 """Bound on the steps of one execution: a world that takes more does not end by itself."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ModelLock:
     """One lock of the modelled kernel.
 
@@ -78,7 +78,7 @@ class ModelLock:
         return self.writer is None and not (write and self.readers)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pending:
     """What a task does next.
 
@@ -93,7 +93,7 @@ class Pending:
     where: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """One CPU's work.
 
@@ -120,7 +120,7 @@ class Task:
     operation: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Step:
     """One step as it was executed.
 
@@ -151,7 +151,7 @@ def join(clock: Clock, other: Clock) -> None:
             clock[i] = value
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Seen:
     """Last accesses to a location that is not a lock: clocks of the steps that wrote, and read since."""
 

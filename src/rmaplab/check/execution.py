@@ -36,9 +36,9 @@ from rmaplab.mm.slab import UseAfterFree
 __all__ = ["Execution", "Laboratory"]
 
 
-GARBAGE = 50_000
-"""Python looks for garbage in cycles after so many new objects. An execution leaves some hundred; to look for them
-after each 700, as Python does by itself, takes a fifth of the time."""
+GARBAGE = 5_000
+"""Python looks for garbage in cycles after so many new objects, of which an execution leaves some hundred. More often,
+as it does by itself, takes time; much less often, new objects are never in the cache."""
 
 
 class _AsViolations:

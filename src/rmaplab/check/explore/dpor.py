@@ -146,20 +146,25 @@ def _before(step: Step, clock: Clock) -> bool:
 
 def _add_races(stack: list[_Node], trace: list[Step], waiting: list[Step]) -> None:
     """For each pair of racing steps, see to it that the second is tried before the first."""
-    accesses: dict[Location, list[int]] = {}
+    accesses: _Accesses = {}
     for j, step in enumerate(trace):
         for i in _races(trace, accesses, step):
             _reverse(stack, trace, i, j, step)
         for location in step.footprint:
-            accesses.setdefault(location, []).append(j)
+            accesses.setdefault(location, {}).setdefault(step.task, []).append(j)
     for step in waiting:
         for i in _races(trace, accesses, step):
             _reverse(stack, trace, i, len(trace), step)
 
 
-def _races(trace: list[Step], accesses: dict[Location, list[int]], step: Step) -> list[int]:
+_Accesses = dict[Location, dict[int, list[int]]]
+"""Location -> task -> its steps that touched it."""
+
+
+def _races(trace: list[Step], accesses: _Accesses, step: Step) -> list[int]:
     """Earlier steps of others that conflict with `step` and are not ordered before it by anything else. What a lock
-    that it waited for brought with it counts for all but the lock itself."""
+    that it waited for brought with it counts for all but the lock itself. Of each task and location the last one that
+    conflicts is enough: those before it happened before it."""
     task = step.task
     at_lock: set[int] = set()
     elsewhere: set[int] = set()
@@ -169,10 +174,14 @@ def _races(trace: list[Step], accesses: dict[Location, list[int]], step: Step) -
             continue
         clock, candidates = (step.before, at_lock) if mode & LOCK_MODES else (step.base, elsewhere)
         conflicts = CONFLICTS[mode]
-        for i in earlier:
-            other = trace[i]
-            if other.task != task and not _before(other, clock) and conflicts & other.footprint[location]:
-                candidates.add(i)
+        for other, steps in earlier.items():
+            if other == task:
+                continue
+            for i in reversed(steps):
+                if conflicts & trace[i].footprint[location]:
+                    if not _before(trace[i], clock):
+                        candidates.add(i)
+                    break
     found: list[int] = []
     for candidates, clock in ((at_lock, step.before), (elsewhere, step.base)):
         order = clock.copy()
