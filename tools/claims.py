@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs `rmaplab hooks` and puts what it prints into docs/claims.md and README.md, where it is pasted.
+"""Runs `rmaplab hooks` and puts what it prints into docs/claims.md, docs/hooks-at-once.md and README.md, where it is
+pasted.
 
-python tools/claims.py [--hooks FILE] [--sets FILE] [--example FILE]
+python tools/claims.py [--hooks FILE] [--sets FILE] [--example FILE] [--at-once FILE]
 
 A block of docs/claims.md that follows a line `<!-- output: NAME -->` is replaced. FILE: an output that exists already.
-Takes about 20 minutes on two CPUs. Afterwards read what is said around the blocks: it may no longer be so.
+Takes about 40 minutes on two CPUs. Afterwards read what is said around the blocks: it may no longer be so.
 """
 
 import argparse
@@ -14,11 +15,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CLAIMS, README = ROOT / "docs" / "claims.md", ROOT / "README.md"
+CLAIMS, AT_ONCE, README = ROOT / "docs" / "claims.md", ROOT / "docs" / "hooks-at-once.md", ROOT / "README.md"
 COMMANDS = {
     "hooks": "rmaplab hooks --faults",
     "sets": "rmaplab hooks --design gki --design gki_mm --histories 150 --sets --no-claims",
     "example": "rmaplab hooks --design gki --hook 10 --no-claims",
+    "at_once": "rmaplab hooks --concurrent --executions 100",
 }
 
 
@@ -33,7 +35,9 @@ def output(command: str, file: Path | None) -> str:
 
 def tables(text: str) -> dict[str, str]:
     """Name of each design, or first word of another table -> that part of an output of `rmaplab hooks`."""
-    heads = list(re.finditer(r"^(\w+)(?:: all hooks in place| faults: |: calls of| of the mail)", text, re.M))
+    heads = list(
+        re.finditer(r"^(\w+)(?:: all hooks in place| faults: |: calls of|: what breaks| of the mail| A: )", text, re.M)
+    )
     ends = [head.start() for head in heads[1:]] + [len(text)]
     return {head[1]: text[head.start() : end].rstrip() for head, end in zip(heads, ends, strict=True)}
 
@@ -45,9 +49,9 @@ def hook(table: str, number: int) -> str:
     return found[0].rstrip()
 
 
-def blocks(hooks: str, sets: str) -> dict[str, str]:
+def blocks(hooks: str, sets: str, at_once: str) -> dict[str, str]:
     """The blocks of docs/claims.md by name."""
-    parts = tables(hooks)
+    parts, at_once_parts = tables(hooks), tables(at_once)
     smallest = re.findall(r"^smallest set of hooks.*?(?=^\S|\Z)", sets, re.M | re.S)
     return {
         "summary": parts["hooks"],
@@ -56,6 +60,8 @@ def blocks(hooks: str, sets: str) -> dict[str, str]:
         "cow_context": "\n\n".join(hook(parts["cow_context"], number) for number in (6, 9, 10)),
         "faults": parts["seeded"],
         "sets": "\n\n".join(part.rstrip() for part in smallest),
+        "at once": f"{at_once_parts['hooks']}\n\n{at_once_parts['repairs']}",
+        "claims at once": at_once_parts["claim"],
     }
 
 
@@ -66,7 +72,7 @@ def fill(document: str, texts: dict[str, str]) -> str:
         document, count = re.subn(
             pattern, lambda found, t=text: f"{found[1]}{t}\n{found[2]}", document, flags=re.M | re.S
         )
-        assert count == 1, f"docs/claims.md has {count} blocks named {name}"
+        assert count == 1, f"{count} blocks are named {name}"
     return document
 
 
@@ -82,10 +88,11 @@ def fill_example(document: str, text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, command in COMMANDS.items():
-        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"output of `{command}`")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=f"output of `{command}`")
     asked = vars(parser.parse_args())
     texts = {name: output(command, asked[name]) for name, command in COMMANDS.items()}
-    CLAIMS.write_text(fill(CLAIMS.read_text(), blocks(texts["hooks"], texts["sets"])))
+    CLAIMS.write_text(fill(CLAIMS.read_text(), blocks(texts["hooks"], texts["sets"], texts["at_once"])))
+    AT_ONCE.write_text(fill(AT_ONCE.read_text(), {"all": texts["at_once"]}))
     README.write_text(fill_example(README.read_text(), texts["example"]))
 
 
