@@ -12,7 +12,7 @@ __all__ = ["DESIGNS"]
 RESTRICTED = {"gki_nofork"}
 
 # Repaired forms that differ from another one in locks only: one operation at a time, they are tested with it.
-SAME = {"gki_locked", "gki_sync_locked", "gki_nofork_locked"}
+SAME = {"gki_locked", "gki_sync_locked", "gki_sync_shared", "gki_nofork_locked"}
 
 # Every registered design that must be right for any history; one that is registered but not written yet is left out.
 DESIGNS = sorted(

@@ -7,7 +7,7 @@ What keeps a VMA as it is while the walk looks at it is the question (Q4, Q10, Q
 relies on another one, as the hook form does on the lock that its lazy VMAs share.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -167,25 +167,26 @@ class LazyWalk(AnonVmaDesign):
             with self._mapped(folio, pinned) as named:
                 if named is EXITING:
                     return
-                if named is not None:
-                    yield from self._walk(folio, named, locked)
+                if named is not None and (yield from self._walk(folio, named, locked)):
                     return
             if not folio.mapcount:
                 return
         yield from super().rmap_walk_anon(folio, pinned, locked)  # perhaps upgraded at this moment
 
-    def _walk(self, folio: Folio, named: Any, locked: bool) -> Iterator[tuple[Vma, int]]:
+    def _walk(self, folio: Folio, named: Any, locked: bool) -> Generator[tuple[Vma, int], None, bool]:
+        """Returns whether that was it, or else `folio` must be looked at anew."""
         if not self.walk_locks_vma:
             mm, lock = self.mm_of(named), self.walk_lock(named)
             base, belongs = self.base_of(named), self.belongs_to(named)
             with nullcontext() if lock is None or locked else self.kernel.locks.anon_vma_read(lock):
                 yield from unlocked_places(mm, base, folio, belongs, lockless=lock is None)
-            return
+            return True
         for vma, address, guard in self._locked(folio, named):
             with guard:
                 if folio.mapping is not named:
                     raise WalkContended(self.mm_of(named))  # upgraded before it was locked
                 yield vma, address
+        return True
 
     def _locked(self, folio: Folio, named: Any) -> Iterator[Place]:
         return locked_places(self.mm_of(named), self.base_of(named), folio, self.belongs_to(named))
@@ -223,13 +224,14 @@ class LazyWalk(AnonVmaDesign):
             with self._mapped(folio) as named:
                 if named is EXITING:
                     raise WalkContended
-                if named is not None:
-                    return self._pin(folio, named)
+                if named is not None and (pinned := self._pin(folio, named)) is not None:
+                    return pinned
             if not folio.mapcount:
                 return None
         return super().folio_get_anon_vma(folio)
 
-    def _pin(self, folio: Folio, named: Any) -> Pinned:
+    def _pin(self, folio: Folio, named: Any) -> Pinned | None:
+        """None if `folio` must be looked at anew."""
         pinned = Pinned(named)
         self.try_hold(named)  # both succeed: the caller holds it, and is a user
         if self.walker_is_user():
