@@ -10,7 +10,8 @@
 - What a walk reaches stays: a root VMA holds its mm_struct; where the folio names the mm, its memory waits for a grace
   period (hook 15).
 
-Same objects, same bytes as the published forms. gki_sync_shared.py repairs one of them without VMA locks. Why each point is needed: docs/answers.md, with counterexamples.
+Same objects, same bytes as the published forms. Why each point is needed: docs/answers.md, with counterexamples.
+gki_sync_shared.py repairs one of them without VMA locks.
 """
 
 from rmaplab.designs.anon_vma_lazy import AnonVmaLazyDesign
