@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign
 from rmaplab.designs.gki import GkiDesign
-from rmaplab.mm.flags import PAGE_SHIFT
-from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION, PRESENT, entries
+from rmaplab.mm.flags import PAGE_SHIFT, PMD_SHIFT
+from rmaplab.mm.pagetable import ENTRY_SHIFT, KIND_MASK, MIGRATION, PRESENT, entries, tables_in
 from rmaplab.mm.vma import Vma
 
 __all__ = ["GkiSyncDesign"]
@@ -31,14 +31,15 @@ class GkiSyncDesign(GkiDesign):
             self._rewrite(vma, anon_vma)
 
     def _rewrite(self, vma: Vma, anon_vma: AnonVma) -> None:
-        pages = self.kernel.mem.pages
+        mm, pages = vma.vm_mm, self.kernel.mem.pages
         first, last = vma.vm_start >> PAGE_SHIFT, vma.vm_end >> PAGE_SHIFT
-        with self.kernel.locks.page_table(vma.vm_mm, vma.vm_start):
-            for _, entry in entries(vma.vm_mm.pgd, first, last):
-                if entry & KIND_MASK in (PRESENT, MIGRATION):
-                    folio = pages[entry >> ENTRY_SHIFT]
-                    if folio is not None and isinstance(folio.mapping, Vma):
-                        folio.mapping = anon_vma
+        for i in tables_in(mm.pgd, first, last):
+            with self.kernel.locks.page_table(mm, i << PMD_SHIFT):
+                for _, entry in entries(mm.pgd, max(first, i << 9), min(last, (i + 1) << 9)):
+                    if entry & KIND_MASK in (PRESENT, MIGRATION):
+                        folio = pages[entry >> ENTRY_SHIFT]
+                        if folio is not None and isinstance(folio.mapping, Vma):
+                            folio.mapping = anon_vma
 
     # --- hook 6: mainline's, which does nothing
 

@@ -11,10 +11,11 @@ from rmaplab.check.mutants.historic import HISTORIC
 from rmaplab.check.mutants.lazy import LAZY
 from rmaplab.check.mutants.mainline import MAINLINE
 from rmaplab.check.mutants.others import OTHERS
+from rmaplab.check.mutants.sync import SYNC
 
 __all__ = ["MUTANTS", "mutants"]
 
-MUTANTS: tuple[Mutant, ...] = (*HISTORIC, *MAINLINE, *LAZY, *OTHERS)
+MUTANTS: tuple[Mutant, ...] = (*HISTORIC, *MAINLINE, *LAZY, *SYNC, *OTHERS)
 
 
 def mutants() -> dict[str, Mutant]:
