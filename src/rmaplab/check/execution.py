@@ -198,7 +198,8 @@ class Execution(Words):
 
 
 class Laboratory:
-    """A world and a design, to be executed many times. A context manager: the model is watched inside.
+    """A world and a design, to be executed many times. A context manager: the model is watched inside, and Python's
+    garbage collected, since what an execution leaves refers to itself.
 
     order: the lock order that its executions have shown
     """
@@ -208,18 +209,22 @@ class Laboratory:
         self.make_design = make_design
         self.order: dict[tuple[str, str], str] = {}
         self._watching: Any = None
-        self._collect = (0, 0, 0)
+        self._collect = True, gc.get_threshold()
 
     def __enter__(self) -> "Laboratory":
         design = self.make_design()
         self._watching = watching(getattr(design, "objects", ()))
         self._watching.__enter__()
-        self._collect = gc.get_threshold()
-        gc.set_threshold(GARBAGE, *self._collect[1:])
+        self._collect = gc.isenabled(), gc.get_threshold()
+        gc.enable()
+        gc.set_threshold(GARBAGE, *self._collect[1][1:])
         return self
 
     def __exit__(self, *error: Any) -> None:
-        gc.set_threshold(*self._collect)
+        enabled, threshold = self._collect
+        gc.set_threshold(*threshold)
+        if not enabled:
+            gc.disable()
         self._watching.__exit__(*error)
 
     def execute(self, report: bool = False) -> Execution:
