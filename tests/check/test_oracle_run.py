@@ -38,7 +38,7 @@ def test_a_failure_is_shown_with_its_seed(tool: dict[str, Any], capsys: pytest.C
     ]
     assert tool["print_design"]("gki", parts) is False
     assert capsys.readouterr().out.splitlines() == [
-        "gki                     15        2  mapcount, seed 22",
+        "gki                           15        2  mapcount, seed 22",
         "    1: exit()",
         "    => what was found",
     ]

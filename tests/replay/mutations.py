@@ -486,7 +486,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "munmap: all VMAs are unlinked before the first is freed",
         "mm.mmap:do_munmap",
-        "        _clear_ptes(mm, vmas)\n        for vma in vmas:",
+        "        _clear_ptes(mm, vmas, not unlock)\n        for vma in vmas:",
         "        for vma in vmas:\n            mm.kernel.hooks.unlink_anon_vmas(vma)",
         "random",
     ),
@@ -589,7 +589,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "| mm.def_flags",
         "hand: mapping_above_the_heap",
     ),
-    Mutation("brk: shrinks", "mm.mmap:brk", "do_munmap(mm, new_end, old_end)", "pass", "random"),
+    Mutation("brk: shrinks", "mm.mmap:brk", "do_munmap(mm, new_end, old_end, unlock=True)", "pass", "random"),
     Mutation(
         "expand_downwards: a stack that grows is prepared first, even by a read",
         "mm.mmap:expand_downwards",
@@ -637,7 +637,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "mremap: shrinks",
         "mm.mremap:_remap_one",
-        "    if old_length > new_length:\n            do_munmap(mm, address + new_length, address + old_length)\n"
+        "    if old_length > new_length:\n"
+        "            do_munmap(mm, address + new_length, address + old_length, unlock=True)\n"
         "        return None",
         "    return None",
         "random",

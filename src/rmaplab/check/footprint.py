@@ -4,7 +4,7 @@
 A step is what one task does from a scheduling point to the next. Its *footprint* maps each location that it touched
 to a mode. A location is a field of an object, an entry of a page table, or a lock. Two steps of different tasks commute
 unless their footprints conflict: the dependency relation that every explorer rests on
-(tests/check/test_dependency.py shows that independent steps do commute).
+(tests/check/test_worlds.py shows that independent steps do commute).
 """
 
 from typing import Any, Final

@@ -217,12 +217,15 @@ class CheckedLocks:
         if lock.owner is not None:
             run.alive(lock.owner)
         run.visit(None)
-        if write and lock.kind == "mmap_lock":
-            mine = [vma_lock for mm_lock, vma_lock in task.vma_writes if mm_lock is lock]
-            task.vma_writes = [pair for pair in task.vma_writes if pair[0] is not lock]
-            for vma_lock in mine:
-                self._let_go(task, vma_lock, True)
-        self._let_go(task, lock, write)
+        if lock.kind == "mmap_lock":
+            self._vma_end_write_all(task, lock)
+        self._let_go(task, lock, lock.writer is task)  # `write` no longer says so after a downgrade
+
+    def _vma_end_write_all(self, task: Task, mmap_lock: ModelLock) -> None:
+        mine = [vma_lock for mm_lock, vma_lock in task.vma_writes if mm_lock is mmap_lock]
+        task.vma_writes = [pair for pair in task.vma_writes if pair[0] is not mmap_lock]
+        for vma_lock in mine:
+            self._let_go(task, vma_lock, True)
 
     def _let_go(self, task: Task, lock: ModelLock, write: bool) -> None:
         task.held.remove(lock)
@@ -253,6 +256,18 @@ class CheckedLocks:
 
     def mmap_write(self, mm: Any) -> Any:
         return self._acquire(self._lock("mmap_lock", mm), True)
+
+    def mmap_write_downgrade(self, mm: Any) -> None:
+        run = self.run
+        task = run.task
+        if task is None:
+            return
+        lock = self._lock("mmap_lock", mm)
+        run.point(f"downgrade {lock.text}")
+        self._vma_end_write_all(task, lock)
+        self._let_go(task, lock, True)
+        lock.readers.append(task)  # no acquisition: nobody else could have had it first
+        task.held.append(lock)
 
     def mmap_read_trylock(self, mm: Any) -> Any:
         return self._try(self._lock("mmap_lock", mm), False)

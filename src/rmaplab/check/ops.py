@@ -271,7 +271,7 @@ class Machine:
 
     def _munmap(self, mm: Mm, vpn: int, count: int) -> None:
         with self.kernel.locks.mmap_write(mm):
-            do_munmap(mm, vpn << PAGE, (vpn + count) << PAGE)
+            do_munmap(mm, vpn << PAGE, (vpn + count) << PAGE, unlock=True)
 
     def _mprotect(self, mm: Mm, vpn: int, count: int, prot: str) -> None:
         mprotect(mm, vpn << PAGE, count << PAGE, _PROTS[prot])
@@ -354,8 +354,7 @@ class Machine:
     def _referenced(self, folio: Folio) -> None:
         if not folio.try_get():
             return
-        with self.kernel.locks.folio(folio):
-            folio_referenced(self.kernel, folio)
+        folio_referenced(self.kernel, folio, is_locked=False)  # as shrink_active_list
         if folio.put():
             self.kernel.mem.free(folio)
 

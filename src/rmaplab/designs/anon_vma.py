@@ -81,6 +81,7 @@ class AnonVmaDesign:
     objects: ClassVar[tuple[type, ...]] = (AnonVma, AnonVmaChain)
     """Classes that a checker watches: their fields are ATOMIC, CONST, or else protected by a lock."""
     wants_removals = False
+    wants_migration_entries = False
 
     def attach(self, kernel: Kernel) -> None:
         self.kernel = kernel

@@ -37,6 +37,7 @@ class CowContextDesign(CowWalk):
     objects: ClassVar[tuple[type, ...]] = (CowContext, Remap)
     per_mm: ClassVar = ("contexts",)
     wants_removals = False
+    wants_migration_entries = False
 
     def attach(self, kernel: Kernel) -> None:
         self.kernel = kernel

@@ -10,7 +10,7 @@ takes more of the lock that the lazy VMAs share. Who changes what a walk relies 
 What it does not spare: a root VMA holds its mm, and who walks is a user of it. The price is in docs/designs/locked.md.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,13 +35,6 @@ class GkiSyncSharedDesign(GkiSyncDesign):
     def rmap_walk_anon(self, folio: Folio, pinned: Any = None, locked: bool = False) -> Iterator[tuple[Vma, int]]:
         """Who has pinned a lazy folio holds the lock already."""
         return super().rmap_walk_anon(folio, pinned, locked or isinstance(pinned, Pinned))
-
-    def _walk(self, folio: Folio, named: Vma, locked: bool) -> Generator[tuple[Vma, int], None, bool]:
-        with nullcontext() if locked else self.kernel.locks.anon_vma_read(self.lock_of(named.vm_mm)):
-            if folio.mapping is not named:
-                return False  # upgraded before the lock was had
-            yield from super()._walk(folio, named, True)
-        return True
 
     # --- hook 4
 
@@ -73,5 +66,5 @@ class GkiSyncSharedDesign(GkiSyncDesign):
     # --- extra hooks
 
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
-        """Hook 16: nothing for a lazy folio: hook 4 holds the lock, and all walks for the folio hold the folio lock."""
+        """Hook 16: nothing for a lazy folio, as in LazyRootDesign; hook 4 holds the shared lock."""
         return nullcontext() if isinstance(pinned, Pinned) else super().split_lock(pinned)

@@ -278,7 +278,8 @@ class LazyRootDesign(LazyWalk):
         return super().ksm_pin(vma)
 
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
-        """Hook 16: nothing for a lazy folio: all walks for it hold the folio lock, and hook 4 has locked the VMAs."""
+        """Hook 16: nothing for a lazy folio: hook 4 has locked its VMAs, and a walk that does not hold the folio lock
+        holds a reference, so that the split does not get the folio (folio_ref_freeze) and puts back what it took."""
         return nullcontext() if isinstance(pinned, Pinned) else super().split_lock(pinned)
 
     def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:

@@ -179,6 +179,8 @@ class LazyWalk(AnonVmaDesign):
             mm, lock = self.mm_of(named), self.walk_lock(named)
             base, belongs = self.base_of(named), self.belongs_to(named)
             with nullcontext() if lock is None or locked else self.kernel.locks.anon_vma_read(lock):
+                if lock is not None and folio.mapping is not named:
+                    return False  # upgraded before the lock was had
                 yield from unlocked_places(mm, base, folio, belongs, lockless=lock is None)
             return True
         for vma, address, guard in self._locked(folio, named):

@@ -34,6 +34,7 @@ class VmaSetDesign(VmaSetWalk):
     name = "vma_set"
     objects: ClassVar[tuple[type, ...]] = (Members, Relatives)
     wants_removals = True
+    wants_migration_entries = False
 
     def attach(self, kernel: Kernel) -> None:
         self.kernel = kernel

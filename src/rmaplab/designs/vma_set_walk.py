@@ -100,24 +100,25 @@ class VmaSetWalk(PlainVmas):
 
     def put_anon_vma(self, pinned: Any) -> None:
         """Members whose last entry went meanwhile (exit, copy-on-write) go now; all, if no folio has the list any more:
-        after a split, and where KSM took the folio."""
-        kept = False
+        after a split, and where KSM took the folio. After a migration two have it: the old one names it still."""
+        named: dict[Members, list[Folio]] = {}
         for folio in pinned.folios:
             members = folio.mapping
             if isinstance(members, Members):
-                self._settle(folio, members, pinned)
-                kept = kept or members is pinned.members
-        if not kept:
+                named.setdefault(members, []).append(folio)
+        for members, folios in named.items():
+            self._settle(folios, members, pinned)
+        if pinned.members not in named:
             with self._list_lock(pinned.members):
                 for vma in list(pinned.members.vmas):
                     self._links.free(pinned.members.vmas.pop(vma))
         pinned.held.close()
 
-    def _settle(self, folio: Folio, members: Members, pinned: Pinned) -> None:
-        """The VMAs are still locked."""
+    def _settle(self, folios: list[Folio], members: Members, pinned: Pinned) -> None:
+        """The VMAs are still locked. Folios that name one list have one index."""
         for vma in pinned.vmas:
-            with self._table_lock(folio, vma):  # no entry goes between the look and the end of the pin
-                mapped = maps(folio, vma)
+            with self._table_lock(folios[0], vma):  # no entry goes between the look and the end of the pin
+                mapped = any(maps(folio, vma) for folio in folios)
                 with self._list_lock(members):
                     members.pinned.pop(vma, None)
                     if not mapped and vma in members.vmas:
@@ -144,7 +145,8 @@ class VmaSetWalk(PlainVmas):
             folio.mapping = own
 
     def split_lock(self, pinned: Any) -> AbstractContextManager[Any]:
-        """Hook 16: nothing: walks hold the folio lock, all else the lock of a VMA, which the pin has."""
+        """Hook 16: nothing: a walk without the folio lock holds a reference, so the split does not get the folio; all
+        else holds the lock of a VMA, which the pin has."""
         return nullcontext()
 
     # --- hooks 11 and 12

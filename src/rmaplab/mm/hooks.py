@@ -89,6 +89,8 @@ class Hooks(Protocol):
     name: str
     wants_removals: bool
     """Is hook 14 to be called?"""
+    wants_migration_entries: bool
+    """Is hook 17 to be called?"""
 
     def attach(self, kernel: "Kernel") -> None:
         """Called once: create the design's slab caches in `kernel`."""
@@ -108,9 +110,10 @@ class Hooks(Protocol):
     def rmap_walk_anon(self, folio: "Folio", pinned: Any = None, locked: bool = False) -> Iterator[tuple["Vma", int]]:
         """(vma, address) of every place where `folio`'s first page, or what of it overlaps the VMA, may be mapped.
 
-        The folio lock is held. What the mapping names may go away meanwhile, unless the caller holds what hook 4
-        `pinned` (remove_migration_ptes); without, nothing is visited once the folio is no longer mapped
-        (folio_lock_anon_vma_read). locked: the lock of hook 16 is held already (TTU_RMAP_LOCKED).
+        A reference of the folio is held, and its lock, but not by folio_referenced and its kin. What the mapping names
+        may go away meanwhile, unless the caller holds what hook 4 `pinned` (remove_migration_ptes); without, nothing is
+        visited once the folio is no longer mapped (folio_lock_anon_vma_read). locked: the lock of hook 16 is held
+        already (TTU_RMAP_LOCKED).
         """
 
     # Hook 4

@@ -62,6 +62,9 @@ class CountingLocks:
         self.n_mmap_write += 1
         return self._guard
 
+    def mmap_write_downgrade(self, mm: Any) -> None:
+        """``mmap_write_downgrade(mm)``: held for reading from now on; VMAs locked for writing under it are let go."""
+
     def mmap_read_trylock(self, mm: Any) -> Guard | None:
         """``mmap_read_trylock(mm)``: None if a writer holds it, or waits for it."""
         self.n_mmap_read += 1

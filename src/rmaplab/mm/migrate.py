@@ -97,5 +97,4 @@ def _move_to_new_folio(kernel: "Kernel", src: Folio, dst: Folio) -> bool:
         return False
     if folio_test_ksm(dst):
         dst.mapping.folio = dst  # folio_migrate_ksm
-    src.mapping = None
-    return True
+    return True  # src.mapping stays: it is that of an anonymous folio until that is freed

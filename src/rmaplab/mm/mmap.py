@@ -81,22 +81,28 @@ def _gather_munmap_vmas(mm: "Mm", start: int, end: int) -> list[Vma]:
     return vmas
 
 
-def _clear_ptes(mm: "Mm", vmas: list[Vma]) -> None:
+def _clear_ptes(mm: "Mm", vmas: list[Vma], mm_wr_locked: bool = True) -> None:
     """vms_clear_ptes: unmap_vmas, then free_pgtables with its unlink_anon_vmas"""
     batch: list[Folio] = []
     for vma in vmas:
         zap_range(mm, vma.vm_start, vma.vm_end, batch)
-    free_pgtables(mm, vmas)
+    free_pgtables(mm, vmas, mm_wr_locked)
     tlb_finish_mmu(mm.kernel, batch)
 
 
-def do_munmap(mm: "Mm", start: int, end: int) -> None:
-    """Unmap [start, end) (do_vmi_align_munmap). Mmap lock held for writing."""
+def do_munmap(mm: "Mm", start: int, end: int, unlock: bool = False) -> None:
+    """Unmap [start, end) (do_vmi_align_munmap). Mmap lock held for writing.
+
+    unlock: nothing is to be done afterwards, so that the lock is held for reading only as soon as the VMAs are out of
+        the tree (munmap, brk, an mremap that shrinks: vms_complete_munmap_vmas)
+    """
     if start >= end:
         return
     vmas = _gather_munmap_vmas(mm, start, end)
     if vmas:
-        _clear_ptes(mm, vmas)
+        if unlock:
+            mm.kernel.locks.mmap_write_downgrade(mm)
+        _clear_ptes(mm, vmas, not unlock)
         for vma in vmas:
             mm.kernel.hooks.vm_area_free(vma)
 
@@ -188,8 +194,8 @@ def brk(mm: "Mm", new: int) -> None:
         return
     with mm.kernel.locks.mmap_write(mm):
         if new_end < old_end:
-            do_munmap(mm, new_end, old_end)
             mm.brk = new
+            do_munmap(mm, new_end, old_end, unlock=True)
             return
         do_brk_flags(mm, old_end, new_end, VM_DATA_DEFAULT_FLAGS | VM_ACCOUNT | mm.def_flags)
         mm.brk = new

@@ -90,7 +90,7 @@ def _remap_one(
     may_stay = not flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)
     if may_stay and old_length >= new_length:
         if old_length > new_length:
-            do_munmap(mm, address + new_length, address + old_length)
+            do_munmap(mm, address + new_length, address + old_length, unlock=True)
         return None
     if may_stay and result == address:
         return _expand_in_place(mm, vma, address, old_length, new_length)

@@ -2,11 +2,11 @@
 """The users of the reverse mapping, down to the page-table entries (mm/rmap.c, mm/page_vma_mapped.c).
 
 Hook 3 says which VMAs may map a folio, and where; this file looks at the entries there. Unless noted the caller
-holds the folio lock and a reference.
+holds the folio lock and a reference; folio_referenced has callers that do not.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.mm.flags import PAGE_SHIFT, PMD_SHIFT, VM_LOCKED
@@ -209,10 +209,24 @@ def try_to_migrate(kernel: "Kernel", folio: Folio, pinned: Any = None, locked: b
     return rmap_walk(kernel, folio, rmap_one, pinned, locked) and not folio.mapcount
 
 
-def folio_referenced(kernel: "Kernel", folio: Folio) -> int:
+def folio_referenced(kernel: "Kernel", folio: Folio, is_locked: bool = True) -> int:
     """How many entries the walk finds that map `folio`. The kernel asks each for its accessed bit and clears it; so do
     page idle tracking and DAMON (folio_referenced_one, page_idle_clear_pte_refs_one, damon_folio_young_one). -1 where
-    the walk was contended: nobody waits for it."""
+    the walk was contended: nobody waits for it.
+
+    is_locked: the caller holds the folio lock (shrink_folio_list does, shrink_active_list does not). Who does not needs
+        it for a KSM folio: if somebody else has it, the folio counts as referenced
+    """
+    guard: AbstractContextManager[Any] | None = nullcontext()
+    if not is_locked and folio_test_ksm(folio):
+        guard = kernel.locks.folio_trylock(folio)
+    if guard is None:
+        return 1
+    with guard:
+        return _folio_referenced(kernel, folio)
+
+
+def _folio_referenced(kernel: "Kernel", folio: Folio) -> int:
     found = 0
 
     def rmap_one(vma: "Vma", address: int) -> bool:

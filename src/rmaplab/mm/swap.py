@@ -218,13 +218,13 @@ def zap_nonpresent(kernel: "Kernel", mm: "Mm", vpn: int, entry: int) -> None:
 
 def copy_nonpresent_pte(table: PageTable, vpn: int, vma: "Vma", pvma: "Vma") -> int:
     """fork copies the entry of `vpn` in the parent's `table`, which is not present; neither copy is exclusive any more
-    (copy_nonpresent_pte). Both page-table locks held. Mainline does not look at the folio's mapping; hook 17."""
+    (copy_nonpresent_pte). Both page-table locks held. Hook 17."""
     entry = table[vpn]
     kernel = vma.vm_mm.kernel
     kind = entry & KIND_MASK
     if kind == SWAP:
         kernel.swap.duplicate(entry >> ENTRY_SHIFT)
-    elif kind == MIGRATION:
+    elif kind == MIGRATION and kernel.hooks.wants_migration_entries:
         folio = kernel.mem.pages[entry >> ENTRY_SHIFT]
         assert folio is not None
         if not folio_test_ksm(folio):

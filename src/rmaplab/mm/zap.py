@@ -128,8 +128,11 @@ def zap_all(mm: "Mm", batch: list[Folio]) -> None:
                 del pgd[i]
 
 
-def free_pgtables(mm: "Mm", vmas: Sequence["Vma"]) -> None:
-    """`vmas`, ascending, are zapped: hide each from walks, then free the page tables of it and its neighbours."""
+def free_pgtables(mm: "Mm", vmas: Sequence["Vma"], mm_wr_locked: bool = True) -> None:
+    """`vmas`, ascending, are zapped: hide each from walks, then free the page tables of it and its neighbours.
+
+    mm_wr_locked: the mmap lock is held for writing, else for reading, and the VMAs are out of their tree
+    """
     locks = mm.kernel.locks
     unlink_anon_vmas = mm.kernel.hooks.unlink_anon_vmas
     if not mm.kernel.special:
@@ -143,7 +146,8 @@ def free_pgtables(mm: "Mm", vmas: Sequence["Vma"]) -> None:
                 locks.free_pgtables(mm, start, end)
             start = vma.vm_start
         end = vma.vm_end
-        locks.vma_start_write(vma)
+        if mm_wr_locked:
+            locks.vma_start_write(vma)
         unlink_anon_vmas(vma)
     if end is not None:
         locks.free_pgtables(mm, start, end)

@@ -270,7 +270,7 @@ class Replayer:
             start = self.addr[row]
             if self._possible(row, start, self.len[row]):
                 with self.kernel.locks.mmap_write(mm):
-                    do_munmap(mm, start, start + fl.page_align(self.len[row]))
+                    do_munmap(mm, start, start + fl.page_align(self.len[row]), unlock=True)
 
     def _mprotect(self, task: Task, row: int) -> None:
         if task.mm is None:

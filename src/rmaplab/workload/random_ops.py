@@ -310,7 +310,7 @@ class World:
     @staticmethod
     def _munmap(mm: Mm, first: int, pages: int) -> None:
         with mm.kernel.locks.mmap_write(mm):
-            do_munmap(mm, first << PAGE, (first + pages) << PAGE)
+            do_munmap(mm, first << PAGE, (first + pages) << PAGE, unlock=True)
 
     @staticmethod
     def _mprotect(mm: Mm, first: int, pages: int, prot: int) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rmaplab.check.mutant import Mutant, patch, set_to, without, without_hook
+from rmaplab.check.model_locks import CheckedLocks
+from rmaplab.check.mutant import Mutant, Patch, patch, set_to, without, without_hook
 from rmaplab.designs.anon_vma_lazy import TreeParent
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.mm import Mm
@@ -34,6 +35,13 @@ def _mm_not_held(design: Any) -> None:
         yield mm if mapped else None
 
     design._mapped = mapped_mm
+
+
+def _without_attached(original: Any) -> Any:
+    def vma_start_read(self: CheckedLocks, vma: Vma) -> Any:
+        return self._try(self._lock("vma", vma), False)
+
+    return vma_start_read
 
 
 def _upgrade_one(design: Any) -> None:
@@ -75,11 +83,21 @@ LAZY: tuple[Mutant, ...] = (
         without("anon_vma_prepare", "page_table_lock"),
     ),
     Mutant(
+        "lazy-attached-unchecked",
+        "gki_locked",
+        "a walk that has got the lock of a VMA does not ask if it is still in its tree (lock_vma_under_rcu)",
+        "the walk has found the VMA; munmap takes it out of the tree, and lets its lock go with the downgrade; the "
+        "walk locks it and goes to its page tables, which nothing keeps",
+        ((0, "trylock vma"), (1, "read Mm in unmap_page_range"), (0, "")),
+        ("referenced-munmap", "migrate-munmap"),
+        patches=(Patch("rmaplab.check.model_locks", "CheckedLocks.vma_start_read", _without_attached),),
+    ),
+    Mutant(
         "lazy-root-not-held",
         "gki_locked",
         "a walk does not hold the root VMA (hook 8)",
         "the walk reads folio->mapping; munmap frees the VMA; the walk reads its LazyRoot",
-        ((0, "read Vma"), (1, "read Mm"), (0, "")),
+        ((0, "read Vma"), (1, "read Mm in let_go"), (0, "")),
         ("referenced-munmap", "migrate-munmap"),
         _root_not_held,
     ),

@@ -2,11 +2,13 @@
 """Mistakes in the forms with synchronous upgrade, repaired: what they do otherwise than `gki_locked`."""
 
 from collections.abc import Generator
+from contextlib import nullcontext
 from types import MethodType
 from typing import Any
 
 from rmaplab.check.mutant import Mutant, without_hook
 from rmaplab.designs.gki_sync import GkiSyncDesign
+from rmaplab.designs.lazy_walk import unlocked_places
 from rmaplab.mm.folio import Folio
 from rmaplab.mm.vma import Vma
 
@@ -27,7 +29,10 @@ def _pin_without_lock(design: Any) -> None:
 
 def _no_second_look(design: Any) -> None:
     def walk(folio: Folio, named: Vma, locked: bool) -> Generator[tuple[Vma, int], None, bool]:
-        return GkiSyncDesign._walk(design, folio, named, locked)
+        mm = named.vm_mm
+        with nullcontext() if locked else design.kernel.locks.anon_vma_read(design.lock_of(mm)):
+            yield from unlocked_places(mm, design.base_of(named), folio, design.belongs_to(named), lockless=False)
+        return True
 
     design._walk = walk
 
