@@ -178,7 +178,8 @@ class GkiMmDesign(LazyMark, LazyWalk):
         return super().split_lock(pinned)
 
     def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
-        """Hook 13: walks of a lazy folio hold the VMA lock, which khugepaged has for writing."""
+        """Hook 13: what stands in ``vma->anon_vma``, if it is a lock. khugepaged has the VMA locked for writing, too,
+        which keeps out walks that lock it."""
         return self.anon_vma_lock(vma)
 
     def mm_gone(self, mm: Mm) -> None:

@@ -283,7 +283,8 @@ class LazyRootDesign(LazyWalk):
         return nullcontext() if isinstance(pinned, Pinned) else super().split_lock(pinned)
 
     def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
-        """Hook 13: walks of a lazy folio hold the VMA lock, which khugepaged has for writing."""
+        """Hook 13: what stands in ``vma->anon_vma``, if it is a lock. khugepaged has the VMA locked for writing, too,
+        which keeps out walks that lock it."""
         return self.anon_vma_lock(vma)
 
     # --- figures

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The lazy designs repaired: what the checker asked for, on top of each as it was published.
 
-- A walk holds the lock of each VMA that it looks at (vma_start_read), from before it reads the VMA's range until it
-  has looked at its entries. That excludes split, merge, mremap, munmap, exit with its page tables, and fork.
+- A walk holds the lock of each VMA that it looks at (vma_start_read, then: is it still in its tree? as
+  lock_vma_under_rcu asks), from before it reads the VMA's range until it has looked at its entries. That excludes
+  split, merge, mremap, munmap, exit with its page tables, and fork.
 - Hook 4 holds the locks of all VMAs that may map the folio until it puts them: nothing may be forked, moved or
   unmapped while its entries are migration entries.
 - Whoever cannot get a VMA lock gives up (the folio lock comes after the mmap lock): reclaim and migration try again
