@@ -14,10 +14,11 @@ _NOT = (
     "rmaplab.mm.kernel",
     "rmaplab.mm.pagetable",
     "rmaplab.mm.slab",
-    "rmaplab.designs.lazy_walk",  # parts of a design's rmap_walk_anon
     "rmaplab.designs.vma_list",
 )
 _OURS = {
+    "base_of": "",
+    "belongs_to": "",
     "dup_hook": "",
     "folio_remove_rmap": "folio_remove_rmap_ptes",
     "free_folio_and_swap_cache": "free_page_and_swap_cache",
@@ -25,18 +26,25 @@ _OURS = {
     "huge_possible": "",
     "insert_below": "",
     "insert_new_vma": "insert_vm_struct",
+    "let_go": "",
+    "locked_places": "",
     "map_new_page": "",
+    "mm_of": "",
+    "pinned_places": "",
     "populate_range": "populate_vma_page_range",
     "prev_next": "",
     "read_fault": "do_anonymous_page",
     "shrink_folio": "shrink_folio_list",
     "try_grab": "",
+    "try_hold": "",
+    "unlocked_places": "",
     "vmas_in": "",
+    "walker_is_user": "",
     "zap_all": "unmap_vmas",
     "zap_nonpresent": "zap_pte_range",
     "zap_range": "unmap_page_range",
 }
-"""What of the model's public names the kernel calls otherwise, or has no function for."""
+"""What of the public names of the model and of lazy_walk.py the kernel calls otherwise, or has no function for."""
 _WORD = r"[a-z_]+_[a-z0-9_]+"
 _FIRST = re.compile(rf"({_WORD})(?=[:;,. (]|$)")
 _IN_PARENTHESES = re.compile(rf"\(({_WORD})(?=[;,)])")
