@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from rmaplab.check.execution import Laboratory
@@ -75,11 +75,20 @@ def replay_table(repeats: int) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
+@cache
+def cannot_record() -> str:
+    """Why `rmaplab record` does not work here, as it says itself; "" if it does."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "rmaplab", "record", "-o", f"{directory}/t.parquet", "--", "true"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
+
+
 def import_table() -> None:
     print("\n## Import\n")
     perf = shutil.which("perf")
-    if perf is None or os.geteuid():
-        print("perf or root is missing: `perf script` was not timed.\n")
+    if perf is None or cannot_record():
+        print(f"`perf script` was not timed: {cannot_record()}\n")
     for name in ("py", "rand7", "mt"):
         path = SHARED / f"{name}.txt.gz"
         if not path.exists():
@@ -89,7 +98,7 @@ def import_table() -> None:
         start = time.monotonic()
         open_trace(path)
         print(f"- {name}: {lines / (time.monotonic() - start) / 1e6:.2f} M lines/s from gzipped text ({lines} lines)")
-    if perf is None or os.geteuid():
+    if perf is None or cannot_record():
         return
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "bench.parquet"
@@ -159,8 +168,8 @@ def memory_table(vmas: int, pages: int) -> None:
 
 def slowdown_table(repeats: int) -> None:
     print("\n## Slowdown of recording\n")
-    if shutil.which("perf") is None or os.geteuid():
-        print("perf or root is missing: not measured.")
+    if cannot_record():
+        print(f"Not measured: {cannot_record()}")
         return
     print(f"Median of {repeats} runs; the command times itself, so perf's start and stop are not in it.\n")
     print("| command | plain | recorded, truth | recorded, --no-truth |")
