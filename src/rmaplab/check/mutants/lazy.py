@@ -97,7 +97,7 @@ LAZY: tuple[Mutant, ...] = (
         "gki_locked",
         "a walk does not hold the root VMA (hook 8)",
         "the walk reads folio->mapping; munmap frees the VMA; the walk reads its LazyRoot",
-        ((0, "read Vma"), (1, "read Mm in let_go"), (0, "")),
+        ((0, "read Vma"), (1, "read Mm in vm_area_free"), (0, "")),
         ("referenced-munmap", "migrate-munmap"),
         _root_not_held,
     ),
