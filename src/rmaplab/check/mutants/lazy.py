@@ -9,32 +9,20 @@ from rmaplab.check.model_locks import CheckedLocks
 from rmaplab.check.mutant import Mutant, Patch, patch, set_to, without, without_hook
 from rmaplab.designs.anon_vma_lazy import TreeParent
 from rmaplab.mm.folio import Folio
-from rmaplab.mm.mm import Mm
 from rmaplab.mm.vma import Vma
 
 __all__ = ["LAZY"]
 
 
-def _root_not_held(design: Any) -> None:
+def _not_held(design: Any) -> None:
     @contextmanager
-    def mapped_root(folio: Folio, pinned: Any = None) -> Iterator[Vma | None]:
+    def mapped(folio: Folio, pinned: Any = None) -> Iterator[Any]:
         with design.kernel.locks.rcu_read():
-            root = folio.mapping
-            mapped = isinstance(root, Vma) and (pinned is not None or folio.mapcount > 0)
-        yield root if mapped else None
+            named = folio.mapping
+            found = isinstance(named, design.named) and (pinned is not None or folio.mapcount > 0)
+        yield named if found else None
 
-    design._mapped = mapped_root
-
-
-def _mm_not_held(design: Any) -> None:
-    @contextmanager
-    def mapped_mm(folio: Folio, pinned: Any = None) -> Iterator[Any]:
-        with design.kernel.locks.rcu_read():
-            mm = folio.mapping
-            mapped = isinstance(mm, Mm) and (pinned is not None or folio.mapcount > 0)
-        yield mm if mapped else None
-
-    design._mapped = mapped_mm
+    design._mapped = mapped
 
 
 def _without_attached(original: Any) -> Any:
@@ -99,7 +87,7 @@ LAZY: tuple[Mutant, ...] = (
         "the walk reads folio->mapping; munmap frees the VMA; the walk reads its LazyRoot",
         ((0, "read Vma"), (1, "read Mm in vm_area_free"), (0, "")),
         ("referenced-munmap", "migrate-munmap"),
-        _root_not_held,
+        _not_held,
     ),
     Mutant(
         "lazy-root-pins-no-mm",
@@ -183,7 +171,7 @@ LAZY: tuple[Mutant, ...] = (
         "the walk reads folio->mapping and leaves the RCU section; exit frees the mm; the walk looks into its VMA tree",
         ((0, "rcu_read_lock"), (1, ""), (0, "")),
         ("referenced-exit", "migrate-exit"),
-        _mm_not_held,
+        _not_held,
     ),
     Mutant(
         "mm-no-hook-9",
