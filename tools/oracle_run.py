@@ -79,10 +79,11 @@ def main() -> int:
     asked = parser.parse_args()
     if min(asked.histories, asked.length, asked.jobs) < 1:
         parser.error("--histories, --length and --jobs must be 1 or more")
-    unknown = [name for name in asked.designs if name not in design_names(repaired=True)]
+    known = design_names(repaired=True)
+    unknown = [name for name in asked.designs if name not in known]
     if unknown:
-        parser.error(f"no design {unknown[0]!r}; known are {', '.join(design_names(repaired=True))}")
-    designs = list(dict.fromkeys(asked.designs)) or design_names(repaired=True)
+        parser.error(f"no design {unknown[0]!r}; known are {', '.join(known)}")
+    designs = list(dict.fromkeys(asked.designs)) or known
     last = asked.seed + asked.histories - 1
     print(f"{asked.histories} histories of {asked.length} operations a design, seeds {asked.seed} to {last}")
     print(f"{'design':<22}{'histories':>10}{'CPU s':>9}  result", flush=True)

@@ -206,11 +206,10 @@ def _concurrent_summary(restrictions: frozenset[str], tables: list[tuple[str, li
 
 
 def _concurrent_claims(limit: Budget) -> Part:
-    trials = [(claim, trial) for claim in CLAIMS for trial in claim.trials]
-    found = dict(
-        zip(trials, in_processes([partial(trial_concurrent, trial, limit) for _, trial in trials]), strict=True)
+    verdicts = iter(
+        in_processes([partial(trial_concurrent, trial, limit) for claim in CLAIMS for trial in claim.trials])
     )
-    evidence = [(claim, [(trial, found[claim, trial]) for trial in claim.trials]) for claim in CLAIMS]
+    evidence = [(claim, [(trial, next(verdicts)) for trial in claim.trials]) for claim in CLAIMS]
     value = [
         {
             "claim": claim.name,

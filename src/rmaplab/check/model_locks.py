@@ -57,19 +57,18 @@ def _crashed(error: BaseException | None) -> bool:
 class _Guard:
     """Lets a lock go at the end of a with block."""
 
-    __slots__ = ("lock", "locks", "write")
+    __slots__ = ("lock", "locks")
 
-    def __init__(self, locks: "CheckedLocks", lock: ModelLock, write: bool) -> None:
+    def __init__(self, locks: "CheckedLocks", lock: ModelLock) -> None:
         self.locks = locks
         self.lock = lock
-        self.write = write
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.locks.run.task is not None and not _crashed(error):
-            self.locks.release(self.lock, self.write)
+            self.locks.release(self.lock)
 
 
 class _Section:
@@ -142,7 +141,7 @@ class CheckedLocks:
         run.point(f"lock {lock.text}{how}", lock, write)
         self._take(task, lock, write)
         run.touch_lock(lock, ACQUIRE_WRITE if write else ACQUIRE_READ)
-        return _Guard(self, lock, write)
+        return _Guard(self, lock)
 
     def _try(self, lock: ModelLock, write: bool, allowed: Callable[[], bool] | None = None) -> Any:
         run = self.run
@@ -159,7 +158,7 @@ class CheckedLocks:
             return None
         self._take(task, lock, write)
         run.touch_lock(lock, mode | (ACQUIRE_WRITE if write else ACQUIRE_READ))
-        return _Guard(self, lock, write)
+        return _Guard(self, lock)
 
     def _may_wait(self, task: Task, lock: ModelLock) -> None:
         if lock.writer is task or task in lock.readers:
@@ -207,7 +206,7 @@ class CheckedLocks:
         self.run.base = clock.copy()
         task.held.append(lock)
 
-    def release(self, lock: ModelLock, write: bool) -> None:
+    def release(self, lock: ModelLock) -> None:
         """Let `lock` go; with the mmap lock also the VMAs locked for writing under it."""
         run = self.run
         task = run.task
@@ -219,7 +218,7 @@ class CheckedLocks:
         run.visit(None)
         if lock.kind == "mmap_lock":
             self._vma_end_write_all(task, lock)
-        self._let_go(task, lock, lock.writer is task)  # `write` no longer says so after a downgrade
+        self._let_go(task, lock, lock.writer is task)
 
     def _vma_end_write_all(self, task: Task, mmap_lock: ModelLock) -> None:
         mine = [vma_lock for mm_lock, vma_lock in task.vma_writes if mm_lock is mmap_lock]

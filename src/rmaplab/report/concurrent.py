@@ -9,6 +9,7 @@ from rmaplab.check.ablation import ALL_HOOKS
 from rmaplab.check.claims import Claim, Trial
 from rmaplab.check.concurrent import ConcurrentVerdict
 from rmaplab.designs.locked import REPAIRS
+from rmaplab.report.hooks import hook_columns, hook_row
 from rmaplab.report.text import wrap
 
 __all__ = ["concurrent_claims_text", "concurrent_json", "concurrent_summary_text", "concurrent_text"]
@@ -53,10 +54,10 @@ def concurrent_summary_text(assume: Sequence[str], tables: Sequence[tuple[str, S
     """One row for each design, one column for each hook: what needs it."""
     under = f", assuming {', '.join(assume)}" if assume else ""
     lines = wrap(f"hooks{under}: what breaks in the worlds without", "  ")
-    lines += ["", f"  {'design':<22}" + "".join(f"{number:>3}" for number in ALL_HOOKS)]
+    lines += ["", hook_columns(22)]
     for design, verdicts in tables:
         cells = {number: _cell(verdict) for verdict in verdicts for number in verdict.dropped}
-        lines.append(f"  {design:<22}" + "".join(f"{cells.get(number, '.'):>3}" for number in ALL_HOOKS))
+        lines.append(hook_row(design, cells, 22))
     repairs = {design: [v for v in verdicts if v.repair] for design, verdicts in tables}
     if any(repairs.values()):
         lines += ["", *wrap("repairs: what breaks in the worlds without", "  "), ""]

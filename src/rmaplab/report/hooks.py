@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The report of `rmaplab hooks`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmaplab.check.ablation import ALL_HOOKS, Verdict
@@ -15,6 +15,8 @@ __all__ = [
     "claims_text",
     "evidence_json",
     "faults_text",
+    "hook_columns",
+    "hook_row",
     "hooks_text",
     "matrix_text",
     "sets_text",
@@ -63,14 +65,23 @@ def hooks_text(design: str, assume: Sequence[str], baseline: Verdict, verdicts: 
     return "\n".join(lines)
 
 
+def hook_columns(width: int = 15) -> str:
+    """Head of a table with a column for each hook; width: of the names of designs."""
+    return hook_row("design", {number: str(number) for number in ALL_HOOKS}, width)
+
+
+def hook_row(design: str, cells: Mapping[int, str], width: int = 15) -> str:
+    """Its row of a design; "." where there is no cell."""
+    return f"  {design:<{width}}" + "".join(f"{cells.get(number, '.'):>3}" for number in ALL_HOOKS)
+
+
 def summary_text(assume: Sequence[str], tables: Sequence[tuple[str, Sequence[Verdict]]]) -> str:
     """One row for each design, one column for each hook: calls of the shortest history that breaks it."""
     under = f", assuming {', '.join(assume)}" if assume else ""
     lines = wrap(f"hooks{under}: calls of the shortest history that breaks the design without", "  ")
-    lines += ["", f"  {'design':<15}" + "".join(f"{number:>3}" for number in ALL_HOOKS)]
+    lines += ["", hook_columns()]
     for design, verdicts in tables:
-        cells = {number: _cell(verdict) for verdict in verdicts for number in verdict.dropped}
-        lines.append(f"  {design:<15}" + "".join(f"{cells.get(number, '.'):>3}" for number in ALL_HOOKS))
+        lines.append(hook_row(design, {number: _cell(verdict) for verdict in verdicts for number in verdict.dropped}))
     lines += ["", *wrap("  . as mainline or not asked; - not needed; l nothing is lazy without it", "  ")]
     return "\n".join(lines)
 
@@ -124,11 +135,11 @@ def matrix_text(design: str, numbers: Sequence[int], rows: Sequence[tuple[str, S
 def faults_text(found: Sequence[Found]) -> str:
     """Which seeded faults the oracle noticed: calls of the shrunk history by design and hook."""
     lines = ["seeded faults: calls of the shortest history that shows the one in hook", ""]
-    lines.append(f"  {'design':<15}" + "".join(f"{number:>3}" for number in ALL_HOOKS) + "   after")
+    lines.append(hook_columns() + "   after")
     for design in dict.fromkeys(item.design for item in found):
         of_design = [item for item in found if item.design == design]
-        cells = "".join(f"{_faults_cell(of_design, number):>3}" for number in ALL_HOOKS)
-        lines.append(f"  {design:<15}{cells}{max(item.histories for item in of_design):>8}")
+        row = hook_row(design, {number: _faults_cell(of_design, number) for number in ALL_HOOKS})
+        lines.append(f"{row}{max(item.histories for item in of_design):>8}")
     lines.append("")
     lines += wrap("  ! not found; . none that one operation at a time could show", "  ")
     lines += wrap("  after: random histories until the last was found, scenarios not counted", "  ")
