@@ -130,14 +130,6 @@ class GkiMmDesign(LazyMark, LazyWalk):
             self.link_all([v for v in pvma.vm_mm.vmas if self.is_lazy(v)], self._new_root())
         super().anon_vma_fork(vma, pvma)
 
-    # --- hook 6
-
-    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> bool | None:
-        """A folio that names the mm is about to be shared with another one."""
-        if isinstance(folio.mapping, Mm):
-            folio.mapping = pvma.anon_vma
-        return None
-
     # --- hook 7
 
     def unlink_anon_vmas(self, vma: Vma) -> None:
@@ -160,12 +152,6 @@ class GkiMmDesign(LazyMark, LazyWalk):
 
     # --- extra hooks
 
-    def folio_swapped_in(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
-        """Hook 10: the folio lay in the swap cache while its VMA was upgraded, and may still name the mm."""
-        owner = self.owner(vma)
-        if isinstance(folio.mapping, Mm) and owner is not None:
-            folio.mapping = owner if exclusive else owner.root
-
     def ksm_pin(self, vma: Vma) -> Any:
         """Hook 11: KSM wants a regular anon_vma."""
         self.upgrade(vma)
@@ -176,11 +162,6 @@ class GkiMmDesign(LazyMark, LazyWalk):
         if isinstance(pinned, Pinned):
             return self.kernel.locks.anon_vma_write(self.lock_of(pinned.named))  # type: ignore[no-any-return]
         return super().split_lock(pinned)
-
-    def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
-        """Hook 13: what stands in ``vma->anon_vma``, if it is a lock. khugepaged has the VMA locked for writing, too,
-        which keeps out walks that lock it."""
-        return self.anon_vma_lock(vma)
 
     def mm_gone(self, mm: Mm) -> None:
         """Hook 15: the mm_struct is freed only after the last pin, and after a grace period for those who have not

@@ -186,14 +186,6 @@ class LazyRootDesign(LazyWalk):
     def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
         folio.mapping = self.lazy_root(vma) or self.owner(vma)
 
-    # --- hook 6
-
-    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> bool | None:
-        """A lazy folio is about to be shared: from now on it names the anon_vma that its VMA was upgraded to."""
-        if isinstance(folio.mapping, Vma):
-            folio.mapping = pvma.anon_vma
-        return None
-
     # --- hook 7
 
     def anon_vma_clone(self, dst: Vma, src: Vma) -> None:
@@ -264,13 +256,6 @@ class LazyRootDesign(LazyWalk):
 
     # --- extra hooks
 
-    def folio_swapped_in(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
-        """Hook 10: the folio lay in the swap cache while its VMA was upgraded, so no hook 6 or 9 met it. It may still
-        name the root, which a child that shares its swap entry does not hold."""
-        owner = self.owner(vma)
-        if isinstance(folio.mapping, Vma) and owner is not None:
-            folio.mapping = owner if exclusive else owner.root
-
     def ksm_pin(self, vma: Vma) -> Any:
         """Hook 11: a page that KSM merged outlives its VMA's address: KSM wants a regular anon_vma."""
         if self.lazy_root(vma) is not None:
@@ -281,11 +266,6 @@ class LazyRootDesign(LazyWalk):
         """Hook 16: nothing for a lazy folio: hook 4 has locked its VMAs, and a walk that does not hold the folio lock
         holds a reference, so that the split does not get the folio (folio_ref_freeze) and puts back what it took."""
         return nullcontext() if isinstance(pinned, Pinned) else super().split_lock(pinned)
-
-    def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
-        """Hook 13: what stands in ``vma->anon_vma``, if it is a lock. khugepaged has the VMA locked for writing, too,
-        which keeps out walks that lock it."""
-        return self.anon_vma_lock(vma)
 
     # --- figures
 

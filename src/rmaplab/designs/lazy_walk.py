@@ -8,7 +8,7 @@ relies on another one, as the hook form does on the lock that its lazy VMAs shar
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 from rmaplab.designs.anon_vma import AnonVma, AnonVmaDesign, vma_address
@@ -113,7 +113,7 @@ def pinned_places(places: Iterable[tuple[Vma, int]], folio: Folio) -> Iterator[t
 
 
 class LazyWalk(AnonVmaDesign):
-    """Hooks 3 and 4 of a design whose lazy folios name an object of class `named`.
+    """Hooks 3 and 4, 6, 10 and 13 of a design whose lazy folios name an object of class `named`.
 
     What a form takes to be enough against changes of VMAs, page tables and processes:
 
@@ -257,3 +257,23 @@ class LazyWalk(AnonVmaDesign):
         if self.walker_is_user():
             self.kernel.mmput_async(self.mm_of(pinned.named))
         self.let_go(pinned.named)
+
+    # --- hooks 6, 10 and 13
+
+    def try_dup_anon_rmap(self, folio: Folio, vma: Vma, pvma: Vma) -> bool | None:
+        """A lazy folio is about to be shared: from now on it names the anon_vma that its VMA was upgraded to."""
+        if isinstance(folio.mapping, self.named):
+            folio.mapping = pvma.anon_vma
+        return None
+
+    def folio_swapped_in(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
+        """Hook 10: the folio lay in the swap cache while its VMA was upgraded, so no hook 6 or 9 met it. It may still
+        name what it named, in which a child that shares its swap entry has no part."""
+        owner = self.owner(vma)
+        if isinstance(folio.mapping, self.named) and owner is not None:
+            folio.mapping = owner if exclusive else owner.root
+
+    def collapse_lock(self, vma: Vma) -> AbstractContextManager[Any]:
+        """Hook 13: what stands in ``vma->anon_vma``, if it is a lock. khugepaged has the VMA locked for writing, too,
+        which keeps out walks that lock it."""
+        return self.anon_vma_lock(vma)
